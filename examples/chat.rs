@@ -23,9 +23,12 @@ const BEHIND: usize = 64;
 /// The longest line, in bytes.
 const LINE: usize = 4096;
 
+/// How many digits of an identity name a member. With few of them, a peer could find a key with the same name.
+const NAME: usize = 16;
+
 /// Serves a member until its connection ends.
 async fn serve(member: impl NetConnection, lines: broadcast::Sender<Bytes>) {
-    let name = member.remote_identity()[..8].to_owned();
+    let name = member.remote_identity()[..NAME].to_owned();
     let mut others = lines.subscribe();
     let (reader, tell) = (member.clone(), lines.clone());
     let listen = async {
@@ -55,7 +58,7 @@ async fn serve(member: impl NetConnection, lines: broadcast::Sender<Bytes>) {
 /// Joins the chat, and returns the connection with the name of the member.
 async fn join(address: SocketAddr, host: CertHash) -> Result<(impl NetConnection, String)> {
     let credential = NetCredential::self_signed(TrustPolicy::hashes([host]))?;
-    let name = credential.identity().to_string()[..8].to_owned();
+    let name = credential.identity().to_string()[..NAME].to_owned();
     let connection = QuinnTransport::new().connect(address, &[ALPN], credential).await?;
     Ok((connection, name))
 }

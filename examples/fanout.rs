@@ -22,7 +22,7 @@ const MESSAGES: usize = 10;
 async fn subscribe(
     network: &MemoryNetwork,
     publisher: &NetCredential,
-    received: mpsc::UnboundedSender<Bytes>,
+    received: mpsc::Sender<Bytes>,
 ) -> Result<Endpoint> {
     let credential = NetCredential::self_signed(TrustPolicy::hashes([publisher.identity()]))?;
     let identity = credential.identity();
@@ -34,9 +34,9 @@ async fn subscribe(
     Ok(endpoint)
 }
 
-async fn receive(connection: impl NetConnection, received: mpsc::UnboundedSender<Bytes>) {
+async fn receive(connection: impl NetConnection, received: mpsc::Sender<Bytes>) {
     while let Ok((message, _elapsed)) = connection.recv().await {
-        if received.send(message).is_err() {
+        if received.send(message).await.is_err() {
             break;
         }
     }
@@ -46,7 +46,8 @@ async fn receive(connection: impl NetConnection, received: mpsc::UnboundedSender
 async fn main() -> Result<()> {
     let network = MemoryNetwork::new(0);
     let publisher = NetCredential::self_signed(TrustPolicy::reject_all())?;
-    let (sender, mut received) = mpsc::unbounded_channel();
+    // Bounded: while it is full, the subscribers receive nothing, and the queues of the publisher fill.
+    let (sender, mut received) = mpsc::channel(SUBSCRIBERS);
     let mut endpoints = Vec::new();
     for _ in 0..SUBSCRIBERS {
         endpoints.push(subscribe(&network, &publisher, sender.clone()).await?);
@@ -69,16 +70,23 @@ async fn main() -> Result<()> {
     println!("{connected} subscribers are connected after {:?}", begin.elapsed());
 
     let begin = Instant::now();
-    for number in 0..MESSAGES {
-        // The subscribers share the memory of the message.
-        let broadcast = pool.broadcast(pool.peers(), Bytes::from(format!("news {number}")));
-        for unsent in broadcast.unsent().await {
-            println!("{} does not get news {number}: {}", unsent.peer, unsent.error);
+    let publish = async {
+        for number in 0..MESSAGES {
+            // The subscribers share the memory of the message.
+            let broadcast = pool.broadcast(pool.peers(), Bytes::from(format!("news {number}")));
+            for unsent in broadcast.unsent().await {
+                println!("{} does not get news {number}: {}", unsent.peer, unsent.error);
+            }
         }
-    }
-    for count in 0..SUBSCRIBERS * MESSAGES {
-        ensure!(received.recv().await.is_some(), "only {count} messages arrived");
-    }
+        Ok(())
+    };
+    let count = async {
+        for count in 0..SUBSCRIBERS * MESSAGES {
+            ensure!(received.recv().await.is_some(), "only {count} messages arrived");
+        }
+        Ok(())
+    };
+    tokio::try_join!(publish, count)?;
     println!("{} messages arrived after {:?}", SUBSCRIBERS * MESSAGES, begin.elapsed());
     Ok(())
 }

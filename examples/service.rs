@@ -48,7 +48,7 @@ impl Counter {
     }
 }
 
-/// The counters by identity: a client that reconnects finds its own.
+/// The counters by identity: a client that reconnects finds its own. Only trusted clients have one.
 #[derive(Clone, Default)]
 struct Service(Arc<Mutex<HashMap<String, Counter>>>);
 
