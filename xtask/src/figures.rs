@@ -283,6 +283,18 @@ fn the_number_of_behaviours_matches_the_suite() {
     assert!(guide.contains(&text), "the guide does not show {text:?}");
 }
 
+#[test]
+fn troubleshooting_explains_each_close_code() {
+    let source = words("crates/net-traits/src/close_code.rs");
+    let (_, names) = source.split_once("Some(match code {").unwrap();
+    let (names, _) = names.split_once("_ =>").unwrap();
+    let page = words("docs/manual/troubleshooting.md");
+    let names: Vec<_> = names.split('"').skip(1).step_by(2).collect();
+    assert!(names.len() > 10, "{names:?}");
+    let missing = names.iter().filter(|name| !page.contains(&format!("`{name}`")));
+    assert_eq!(missing.collect::<Vec<_>>(), [&""; 0]);
+}
+
 /// Reads a file with normalized white space, so that its line breaks do not matter.
 fn words(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
