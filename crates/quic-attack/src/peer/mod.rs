@@ -343,11 +343,6 @@ impl Peer {
         self.spaces[space as usize].next_number
     }
 
-    /// Skips the packet numbers of `space` below `number`.
-    pub fn skip_to(&mut self, space: Space, number: u64) {
-        self.spaces[space as usize].next_number = number;
-    }
-
     /// Returns how many packets could not be decrypted, such as stateless resets.
     pub fn unreadable(&self) -> usize {
         self.unreadable
