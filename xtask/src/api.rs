@@ -23,6 +23,8 @@ pub(crate) fn run(workspace: &Workspace, write: bool) -> Result<()> {
     let folder = workspace.root.join(SNAPSHOTS);
     let mut differs = false;
     for library in libraries {
+        // rustdoc compiles the dependencies at first, without output.
+        println!("api: {}", library.name);
         let now = interface(workspace, &library.name)?;
         let snapshot = folder.join(format!("{}.txt", library.name));
         if write {
