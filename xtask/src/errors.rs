@@ -212,6 +212,7 @@ fn message(attributes: &[Attribute], fields: &Fields) -> Option<String> {
         }
     }
     let text = text.replace("{}", "{…}").replace("{0}", "{…}");
+    let text = text.replace(":?}", "}").replace(":#x}", "}"); // how a value is formatted
     Some(text.replace('|', "\\|"))
 }
 
@@ -259,7 +260,7 @@ mod tests {
         let found = types(
             "/// An [`Error`](crate::Error) of a\n/// test.\n///\n/// ```\n/// f();\n/// ```\n\
              pub enum Error {\n\
-             /// Try [later], a | b.\n#[error(\"{0} failed, {size} bytes\", size = 1)] A(net::Address),\n\
+             /// Try [later], a | b.\n#[error(\"{0} failed, {size:?} bytes\", size = 1)] A(net::Address),\n\
              #[error(transparent)] B(Other),\n}",
         );
         let message = "{Address} failed, {size} bytes".to_owned();
