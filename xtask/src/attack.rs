@@ -96,7 +96,7 @@ fn watch(test: &mut Command, workspace: &Workspace, options: &Options) -> Result
         Some(Watcher::Asan) => {
             // With an explicit target, the flags do not reach build scripts. Memory pools would
             // hide freed memory.
-            let target = host()?;
+            let target = process::host()?;
             let name = target.replace('-', "_");
             test.args(["--target", &target, "--no-fail-fast"]);
             // rustc omits the libraries that `-fsanitize=address` would add; they must be loaded
@@ -117,11 +117,4 @@ fn watch(test: &mut Command, workspace: &Workspace, options: &Options) -> Result
 
 pub(crate) fn has_valgrind() -> bool {
     process::output(Command::new("valgrind").arg("--version")).is_ok()
-}
-
-/// Returns the target of this machine.
-fn host() -> Result<String> {
-    let version = process::output(Command::new("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("`rustc --version --verbose` names no host")
 }

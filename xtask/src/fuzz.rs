@@ -1,14 +1,16 @@
 //! `fuzz`: gives the parsers of untrusted bytes inputs that reach new code, with libFuzzer.
 //!
 //! The programs are in `fuzz/targets`, a workspace of its own. The compiler instruments them as cargo-fuzz does,
-//! with options that every compiler has, so `cargo fuzz` is not needed.
+//! with options that every compiler has, so `cargo fuzz` is not needed. Those in C are about the C library, which is
+//! built once more for them: gcc instruments it, and AddressSanitizer checks its memory.
 
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, bail, ensure};
+use cargo_metadata::Message;
 use clap::Args;
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Options of the fuzzer.
 #[derive(Debug, Clone, Args)]
@@ -36,6 +38,10 @@ const INSTRUMENTED: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sa
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
 
+/// The same of gcc. Memory pools would hide freed memory.
+const INSTRUMENTED_C: &str =
+    "-fsanitize=address -fsanitize-coverage=trace-pc,trace-cmp -DDISABLE_CXPLAT_POOL=1";
+
 /// How long one input may take, in seconds, and how much memory the program may use, in MiB.
 const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=1024"];
 
@@ -50,8 +56,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let folder = workspace.root.join("fuzz");
     let mut targets = Vec::new();
     for entry in fs::read_dir(folder.join("targets")).context("cannot read fuzz/targets")? {
-        let name = entry?.path().file_stem().map(|name| name.to_string_lossy().into_owned());
-        targets.extend(name.filter(|name| options.only.as_ref().is_none_or(|only| only == name)));
+        let source = entry?.path();
+        let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let is_target =
+            source.extension().is_some_and(|extension| extension == "rs" || extension == "c");
+        if is_target && options.only.as_ref().is_none_or(|only| *only == name) {
+            targets.push((name, source));
+        }
     }
     if targets.is_empty() {
         bail!(
@@ -60,8 +71,16 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         );
     }
     targets.sort();
-    let programs = build(workspace)?;
-    for target in targets {
+    let is_c = |source: &Path| source.extension().is_some_and(|extension| extension == "c");
+    let host = process::host()?;
+    let programs = workspace.target.join(&host).join("release");
+    if targets.iter().any(|(_, source)| !is_c(source)) {
+        process::run(&mut of_targets(workspace, &host))?;
+    }
+    for (target, source) in targets {
+        if is_c(&source) {
+            build_c(workspace, &host, &source, &programs.join(&target))?;
+        }
         let kept = folder.join("corpus").join(&target);
         let found = workspace.target.join("fuzz").join(&target);
         let failed = workspace.target.join("fuzz-failed");
@@ -71,6 +90,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         println!("fuzz: {target}");
         let program = programs.join(&target);
         let mut fuzz = Command::new(&program);
+        fuzz.env("ASAN_OPTIONS", "quarantine_size_mb=8"); // within the limit of memory
         fuzz.args([&found, &kept]).args(LIMITS).arg("-verbosity=0").arg("-print_final_stats=1");
         fuzz.arg(format!("-max_total_time={}", options.seconds));
         fuzz.arg(format!("-artifact_prefix={}/{target}-", failed.display()));
@@ -83,14 +103,46 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds all targets, and returns the folder of the programs.
-fn build(workspace: &Workspace) -> Result<PathBuf> {
-    let version = process::output(Command::new("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.context("rustc does not say which system it is for")?;
+/// Returns the command that builds all targets in Rust.
+fn of_targets(workspace: &Workspace, host: &str) -> Command {
     // With a target, what runs while building is not instrumented.
     let mut build = workspace.cargo(["build", "--release", "--target", host]);
     build.args(["--manifest-path", "fuzz/Cargo.toml", "--target-dir"]).arg(&workspace.target);
-    process::run(build.env("RUSTFLAGS", INSTRUMENTED))?;
-    Ok(workspace.target.join(host).join("release"))
+    build.env("RUSTFLAGS", INSTRUMENTED);
+    build
+}
+
+/// Builds a target in C, with the internal functions of the C library.
+fn build_c(workspace: &Workspace, host: &str, source: &Path, program: &Path) -> Result<()> {
+    let mut library = workspace.cargo_linked(["build", "--target", host]);
+    library.env(format!("CFLAGS_{}", host.replace('-', "_")), INSTRUMENTED_C);
+    let library = output_folder(&mut library, "libmsquic-sys")?.join("lib/internal");
+    let fuzzer = output_folder(&mut of_targets(workspace, host), "libfuzzer-sys")?;
+    let flags = fs::read_to_string(library.join("flags")).context("cannot read the flags")?;
+    let mut compile = Command::new("cc");
+    compile.args(flags.lines()).args(["-w", "-g", "-O1", "-fms-extensions", "-fsanitize=address"]);
+    for folder in ["src/core", "src/platform", "src/inc", "include"] {
+        compile.arg("-I").arg(library.join(folder));
+    }
+    compile.arg("-o").arg(program).arg(source);
+    compile.args(REPLACED.map(|name| format!("-Wl,--wrap={name}")));
+    compile.arg(library.join("libmsquic_internal.a")).arg(fuzzer.join("libfuzzer.a"));
+    compile.args(["libssl.a", "libcrypto.a"].map(|name| library.join(name)));
+    process::run(compile.args(["-lstdc++", "-lpthread", "-ldl", "-lm"]))
+}
+
+/// The functions that the targets in C define instead of the libraries.
+const REPLACED: [&str; 2] = ["__sanitizer_cov_trace_pc", "QuicConnCloseLocally"];
+
+/// Builds a package, and returns the folder that its build script has filled.
+fn output_folder(build: &mut Command, package: &str) -> Result<PathBuf> {
+    build.args(["--package", package, "--message-format=json-render-diagnostics"]);
+    let printed = process::output(build.stderr(Stdio::inherit()))?;
+    let folder = Message::parse_stream(printed.as_bytes()).find_map(|message| match message {
+        Ok(Message::BuildScriptExecuted(script)) if script.package_id.repr.contains(package) => {
+            Some(script.out_dir.into_std_path_buf())
+        }
+        _ => None,
+    });
+    folder.with_context(|| format!("cargo did not run the build script of {package}"))
 }

@@ -42,7 +42,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("fuzz", "the kept inputs, and 5 s for each target"),
             ("fuzz --seconds 600 --keep", "longer, and keep what reached new code"),
-            ("fuzz --only frames", "one of fuzz/targets"),
+            ("fuzz --only msquic", "one of fuzz/targets, here the parsers of the C library"),
         ],
     ),
     ("nightly", &[("nightly", "builds two libraries, and takes an hour or more")]),
