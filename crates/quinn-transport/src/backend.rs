@@ -238,7 +238,8 @@ impl Quinn {
 
     fn bind(&self, addr: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
         let socket = TokioRuntime.wrap_udp_socket(bind_udp(addr)?)?;
-        let socket = Arc::new(Socket::new(socket, self.separated.clone()));
+        let datagram = self.endpoint.get_max_udp_payload_size() as usize;
+        let socket = Arc::new(Socket::new(socket, self.separated.clone(), datagram));
         let (config, runtime) = (self.endpoint.clone(), Arc::new(TokioRuntime));
         Endpoint::new_with_abstract_socket(config, server, socket, runtime)
     }

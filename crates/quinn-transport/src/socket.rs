@@ -1,10 +1,14 @@
-//! `Socket`: a UDP socket that bounds what unread data occupies.
+//! `Socket`: a UDP socket that bounds what unread data occupies, and what is sent at once.
 //!
 //! The system may return a batch of datagrams, of up to 64 KiB (GRO). quinn allocates it as a whole, which stays
 //! while a byte of one datagram is unread, and counts that datagram only (quinn 0.11.12,
 //! `RecvState::poll_socket`). A peer that does not send honestly could occupy some forty times what quinn
 //! counts. This socket therefore returns the datagrams of a batch one by one if they are not all for one
 //! connection, which counts them, and all datagrams while a connection may hold too much.
+//!
+//! quinn sends up to 10 packets at once (GSO; quinn 0.11.12, `MAX_TRANSMIT_SEGMENTS`). Of jumbo packets these are more
+//! than the system takes, which sends none of them, and quinn-udp 0.5.16 drops the error, since the probes of
+//! path MTU discovery cause it too.
 
 use parking_lot::Mutex;
 use quinn::udp::{RecvMeta, Transmit};
@@ -22,6 +26,9 @@ use std::task::{Context, Poll, ready};
 /// The size of the largest batch, in bytes.
 pub(crate) const BATCH: usize = 64 * 1024;
 
+/// The most that can be sent at once, in bytes: an IPv4 packet of 65,535 bytes without the headers of IPv4 and UDP.
+const TRANSMIT: usize = 65_507;
+
 /// How many batches are received at once.
 const BATCHES: usize = quinn::udp::BATCH_SIZE;
 
@@ -29,6 +36,8 @@ pub(crate) struct Socket {
     socket: Arc<dyn AsyncUdpSocket>,
     /// How many connections need datagrams that do not share memory.
     separated: Arc<AtomicUsize>,
+    /// The size of the largest datagram that is sent, in bytes.
+    datagram: usize,
     received: Mutex<Received>,
 }
 
@@ -71,8 +80,13 @@ fn is_for_one_connection(batch: &[u8], stride: usize) -> bool {
 }
 
 impl Socket {
-    pub(crate) fn new(socket: Arc<dyn AsyncUdpSocket>, separated: Arc<AtomicUsize>) -> Self {
-        Self { socket, separated, received: Mutex::default() }
+    /// Wraps the socket of an endpoint whose largest datagram has so many bytes.
+    pub(crate) fn new(
+        socket: Arc<dyn AsyncUdpSocket>,
+        separated: Arc<AtomicUsize>,
+        datagram: usize,
+    ) -> Self {
+        Self { socket, separated, datagram, received: Mutex::default() }
     }
 }
 
@@ -132,7 +146,7 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.socket.max_transmit_segments()
+        self.socket.max_transmit_segments().min((TRANSMIT / self.datagram).max(1))
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -153,7 +167,8 @@ impl fmt::Debug for Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{IpAddr, Ipv4Addr};
+    use quinn::{Runtime, TokioRuntime};
+    use std::net::{IpAddr, Ipv4Addr, UdpSocket};
     use std::task::Waker;
 
     /// Returns these batches, each with its stride, and then nothing.
@@ -197,7 +212,7 @@ mod tests {
     /// Returns what is received of these batches while so many connections need them separated.
     fn receive(batches: &[Batch], separated: usize) -> Vec<Batch> {
         let socket = Batches(Mutex::new(batches.to_vec()));
-        let socket = Socket::new(Arc::new(socket), Arc::new(separated.into()));
+        let socket = Socket::new(Arc::new(socket), Arc::new(separated.into()), 100);
         let context = &mut Context::from_waker(Waker::noop());
         let mut received = Vec::new();
         loop {
@@ -253,6 +268,30 @@ mod tests {
             let received = receive(&[batch(&of_one), batch(&of_more), batch(&of_one)], 0);
             let expected = [alone(&of_one), alone(&of_more), alone(&of_one)].concat();
             assert_eq!(received, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_at_once_arrives() {
+        let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        receiver.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let destination = receiver.local_addr().unwrap();
+        for size in [1472, 8972] {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let socket = TokioRuntime.wrap_udp_socket(socket).unwrap();
+            let socket = Socket::new(socket, Arc::default(), size);
+            let segments = socket.max_transmit_segments().min(10); // as quinn does
+            let contents = vec![7; segments * size];
+            let (contents, segment_size) = (contents.as_slice(), Some(size));
+            let ecn = None;
+            let transmit = Transmit { destination, ecn, contents, segment_size, src_ip: None };
+            let mut poller = socket.socket.clone().create_io_poller();
+            std::future::poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
+            socket.try_send(&transmit).unwrap();
+            for _ in 0..segments {
+                let mut buffer = [0; 9000];
+                assert_eq!(receiver.recv(&mut buffer).unwrap(), size, "{segments} segments");
+            }
         }
     }
 }
