@@ -25,7 +25,6 @@ use net_kit::inbox::Inbox;
 use net_kit::loss_reports::LossCursor;
 use net_kit::receipts::{Control, Receipts};
 use net_kit::registry::{Entry, Handle, Member, Registry};
-use net_kit::telemetry::Origin;
 use net_traits::{
     CloseOutcome, CloseReason, DatagramError, MessageStatistics, NetConnection, NetDatagrams,
     RecvError, SendAckedError, SendError,
@@ -80,8 +79,8 @@ impl MsQuicNetConnection {
         .with_receipts(has_receipts);
         let config = core.config.clone();
         let limit = config.max_received_message;
-        let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
-        let shared = core.registry.register(facts, origin, revocations, |entry: Entry<_>| {
+        let number = place.as_ref().map(Place::number);
+        let shared = core.registry.register(facts, number, revocations, |entry: Entry<_>| {
             let queues = (config.receive_queue, config.datagram_queue);
             let inbound = Inbound::new(queues, entry.share(), has_receipts);
             Shared {

@@ -12,7 +12,7 @@
 pub(crate) mod eviction;
 mod state;
 
-pub use self::state::{ConnectionLimits, KEPT, STALLED};
+pub use self::state::{ConnectionLimits, HandshakeNumber, KEPT, STALLED};
 
 use self::eviction::Eviction;
 use self::state::{Peer, Phase, State, network};
@@ -125,13 +125,13 @@ impl Admission {
             self.refuse(remote, Limit::Handshakes);
         }
         let admitted = admitted.map_err(|limit| self.refuse(remote, limit));
-        let phase = admitted?;
+        let (number, phase) = admitted?;
         let charge = self.budget.as_ref().map(|budget| {
             let mut charge = Charge::new(&Arc::new(Share::new(budget)));
             charge.set(HANDSHAKE.min(budget.limits().total / PART));
             charge
         });
-        Ok(Place { admission: self.clone(), peer, phase, charge })
+        Ok(Place { admission: self.clone(), peer, number, phase, charge })
     }
 
     /// Begins the admission of another listener.
@@ -239,6 +239,7 @@ impl Drop for ListenerAdmission {
 pub struct Place {
     admission: Arc<Admission>,
     peer: Peer,
+    number: HandshakeNumber,
     phase: Phase,
     /// The memory of the handshake.
     charge: Option<Charge>,
@@ -248,7 +249,7 @@ impl Place {
     /// Returns the watch that ends the handshake in time.
     pub fn watch(&self) -> Watch {
         let eviction = match &self.phase {
-            Phase::Handshake { eviction, .. } => eviction.clone(),
+            Phase::Handshake { eviction } => eviction.clone(),
             Phase::Established => Arc::default(),
         };
         Watch { admission: self.admission.clone(), remote: self.peer.remote, eviction }
@@ -258,9 +259,14 @@ impl Place {
     pub fn attempt(&self) -> Attempt {
         let attempt = self.admission.telemetry.attempt(self.peer.remote, Origin::Accepted);
         match &self.phase {
-            Phase::Handshake { eviction, .. } => attempt.with_eviction(eviction.clone()),
+            Phase::Handshake { eviction } => attempt.with_eviction(eviction.clone()),
             Phase::Established => attempt,
         }
+    }
+
+    /// Returns the number of the handshake, for [`Registry::register`](crate::registry::Registry::register).
+    pub fn number(&self) -> HandshakeNumber {
+        self.number
     }
 
     /// Checks that the handshake was not evicted while its request waited.
@@ -269,8 +275,8 @@ impl Place {
     ///
     /// [`Limit::Handshakes`], which was counted and logged then.
     pub fn check(&self) -> Result<(), Limit> {
-        let Phase::Handshake { number, .. } = &self.phase else { return Ok(()) };
-        let is_in_progress = self.admission.state.lock().handshakes.contains_key(number);
+        let Phase::Handshake { .. } = self.phase else { return Ok(()) };
+        let is_in_progress = self.admission.state.lock().handshakes.contains_key(&self.number);
         if is_in_progress { Ok(()) } else { Err(Limit::Handshakes) }
     }
 
@@ -280,8 +286,8 @@ impl Place {
     ///
     /// [`Limit::Handshakes`] if it was evicted, which was counted and logged then.
     pub fn complete(&mut self) -> Result<(), Limit> {
-        let Self { admission, phase, charge, .. } = self;
-        let Phase::Handshake { number, .. } = phase else { return Ok(()) };
+        let Self { admission, number, phase, charge, .. } = self;
+        let Phase::Handshake { .. } = phase else { return Ok(()) };
         let has_changed = {
             let state = &mut *admission.state.lock();
             if !state.end_handshake(*number) {
@@ -333,11 +339,11 @@ impl Watch {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Self { admission, peer, phase, .. } = self;
+        let Self { admission, peer, number, phase, .. } = self;
         let has_changed = {
             let state = &mut *admission.state.lock();
             let counts = match phase {
-                Phase::Handshake { number, .. } => state.end_handshake(*number),
+                Phase::Handshake { .. } => state.end_handshake(*number),
                 Phase::Established => true,
             };
             if counts {

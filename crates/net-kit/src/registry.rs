@@ -27,7 +27,7 @@ pub use entry::Entry;
 pub use handle::Handle;
 pub use lingering::Lingering;
 
-use crate::admission::{self, Admission};
+use crate::admission::{self, Admission, HandshakeNumber};
 use crate::coop::yield_now;
 use crate::facts::ConnectionFacts;
 use crate::memory_budget::{MemoryBudget, MemoryLimits, Share};
@@ -41,7 +41,7 @@ use net_traits::{
     close_code,
 };
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::ready;
 use std::net::SocketAddr;
@@ -147,8 +147,9 @@ struct State<M> {
     live: BTreeMap<u64, Live<M>>,
     /// The messages of connections that are no longer live.
     past: MessageStatistics,
-    /// The connections that peers opened, by identity, the oldest first.
-    accepted: HashMap<CertHash, BTreeSet<u64>>,
+    /// The connections that peers opened, by identity and by the number of their handshake: the
+    /// oldest first.
+    accepted: HashMap<CertHash, BTreeMap<HandshakeNumber, u64>>,
     revocations: Revocations,
     trust_expiry: TrustExpiry,
     tasks: Tasks,
@@ -241,17 +242,18 @@ impl<M: Member> Registry<M> {
     }
 
     /// Registers a connection whose handshake is complete, and closes it if its peer was revoked
-    /// since `revocations` were counted. If the peer has too many connections, the oldest is
-    /// closed.
+    /// since `revocations` were counted. If the peer has too many connections, that whose handshake
+    /// began first is closed.
     ///
-    /// `make` wraps the [`Entry`].
+    /// `handshake` is `None` for a dialled connection. `make` wraps the [`Entry`].
     pub fn register(
         self: &Arc<Self>,
         facts: ConnectionFacts,
-        origin: Origin,
+        handshake: Option<HandshakeNumber>,
         revocations: u64,
         make: impl FnOnce(Entry<M>) -> M,
     ) -> Handle<M> {
+        let origin = if handshake.is_some() { Origin::Accepted } else { Origin::Dialled };
         let telemetry =
             Arc::new(ConnectionTelemetry::opened(self.telemetry.clone(), &facts, origin));
         let expiry = Expiry::of(facts.peer());
@@ -262,8 +264,8 @@ impl<M: Member> Registry<M> {
                 let id = state.next;
                 let telemetry = telemetry.clone();
                 state.live.insert(id, Live { member: member.clone(), telemetry });
-                if origin == Origin::Accepted {
-                    state.accepted.entry(facts.peer().hash).or_default().insert(id);
+                if let Some(handshake) = handshake {
+                    state.accepted.entry(facts.peer().hash).or_default().insert(handshake, id);
                 }
                 id
             };
@@ -271,6 +273,7 @@ impl<M: Member> Registry<M> {
             make(Entry {
                 registry,
                 id,
+                handshake,
                 facts,
                 telemetry,
                 violations: Violations::new(),
@@ -299,11 +302,13 @@ impl<M: Member> Registry<M> {
 
     /// Closes the oldest connections that a peer opened beyond the limit per identity. A peer that
     /// crashed and restarted is thus not locked out by connections of its earlier process.
+    ///
+    /// Handshakes run side by side, so their ends may come in another order than the peer's dials.
     fn replace(&self, identity: &CertHash) {
         let live: Vec<_> = {
             let state = self.state.lock();
             let Some(of_peer) = state.accepted.get(identity) else { return };
-            of_peer.iter().filter_map(|id| state.live.get(id)?.upgrade()).collect()
+            of_peer.values().filter_map(|id| state.live.get(id)?.upgrade()).collect()
         };
         let live: Vec<_> = live.into_iter().filter(|member| !member.has_ended()).collect();
         let surplus = live.len().saturating_sub(self.admission.limits().per_identity);

@@ -210,6 +210,7 @@ macro_rules! __behaviours {
             limits {
                 connections_are_limited [connection_limit] Once,
                 the_newest_connection_of_an_identity_replaces_the_oldest [connection_limit] Once,
+                the_newest_connection_is_the_one_whose_handshake_began_last [connection_limit] Once,
                 a_handshake_times_out [timeouts] Once,
                 sending_to_a_stuck_peer_times_out [timeouts] Swapped,
                 an_operation_ends_after_its_total_time [timeouts] Swapped,

@@ -106,7 +106,8 @@ mutants! {
         "connect::a_dropped_request_is_rejected"
             & "dropping::attempts_leave_nothing_at_any_step",
     one_handshake_at_a_time: OneHandshakeAtATime =>
-        "connect::a_slow_peer_does_not_delay_others",
+        "connect::a_slow_peer_does_not_delay_others"
+            & "limits::the_newest_connection_is_the_one_whose_handshake_began_last",
     accept_loses_requests: AcceptLosesRequests =>
         "connect::a_cancelled_accept_loses_no_request"
             & "dropping::attempts_leave_nothing_at_any_step",
@@ -395,7 +396,11 @@ mutants! {
     connections_are_unlimited: ConnectionsAreUnlimited =>
         "limits::connections_are_limited",
     identities_are_unlimited: IdentitiesAreUnlimited =>
-        "limits::the_newest_connection_of_an_identity_replaces_the_oldest",
+        "limits::the_newest_connection_of_an_identity_replaces_the_oldest"
+            & "limits::the_newest_connection_is_the_one_whose_handshake_began_last",
+    the_newest_is_the_last_to_end: TheNewestIsTheLastToEnd =>
+        "limits::the_newest_connection_of_an_identity_replaces_the_oldest"
+            & "limits::the_newest_connection_is_the_one_whose_handshake_began_last",
     handshake_timeout_is_ignored: HandshakeTimeoutIsIgnored =>
         "limits::a_handshake_times_out",
     handshake_timeout_is_not_reported: HandshakeTimeoutIsNotReported =>

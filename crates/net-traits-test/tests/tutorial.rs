@@ -7,7 +7,7 @@ use net_kit::alpn::protocol_names;
 use net_kit::coop;
 use net_kit::facts::ConnectionFacts;
 use net_kit::registry::{Entry, Handle, Member, Registry};
-use net_kit::telemetry::{Origin, Telemetry};
+use net_kit::telemetry::Telemetry;
 use net_traits::address::destination;
 use net_traits::close_code::{self, sent_reason};
 use net_traits::{
@@ -111,10 +111,10 @@ impl Local {
         place: Option<Place>,
         revocations: u64,
     ) -> Connection {
-        let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
         let mut close_reason = wire.close_reason.subscribe();
+        let handshake = place.as_ref().map(Place::number);
         let make = |entry| End { wire, entry, _place: place };
-        let end = self.registry.register(facts, origin, revocations, make);
+        let end = self.registry.register(facts, handshake, revocations, make);
         let telemetry = end.entry.telemetry().clone();
         tokio::spawn(async move {
             let reason = close_reason.wait_for(Option::is_some).await;

@@ -31,12 +31,16 @@ pub struct ConnectionLimits {
     pub handshakes_per_ip: usize,
 }
 
+/// The number of a handshake at an [`Admission`](super::Admission). Those that began later have larger ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HandshakeNumber(u64);
+
 #[derive(Debug, Default)]
 pub(super) struct State {
     next: u64,
     pub(super) connections: usize,
     /// By number, the oldest first.
-    pub(super) handshakes: BTreeMap<u64, Pending>,
+    pub(super) handshakes: BTreeMap<HandshakeNumber, Pending>,
     pub(super) per_ip: HashMap<IpAddr, usize>,
     pub(super) handshakes_per_ip: HashMap<IpAddr, usize>,
     pub(super) refused: HashMap<Limit, u64>,
@@ -76,7 +80,7 @@ struct OfListener {
 
 #[derive(Debug)]
 pub(super) enum Phase {
-    Handshake { number: u64, eviction: Arc<Eviction> },
+    Handshake { eviction: Arc<Eviction> },
     Established,
 }
 
@@ -102,7 +106,8 @@ impl State {
         }
     }
 
-    pub(super) fn begin(&mut self, peer: Peer) -> Phase {
+    /// Begins a handshake, and returns its number.
+    pub(super) fn begin(&mut self, peer: Peer) -> (HandshakeNumber, Phase) {
         self.next += 1;
         self.connections += 1;
         if let Some(listener) = self.listener(peer) {
@@ -113,8 +118,9 @@ impl State {
         *self.handshakes_per_ip.entry(ip).or_default() += 1;
         let eviction = Arc::new(Eviction::default());
         let pending_handshake = Pending { peer, since: Instant::now(), eviction: eviction.clone() };
-        self.handshakes.insert(self.next, pending_handshake);
-        Phase::Handshake { number: self.next, eviction }
+        let number = HandshakeNumber(self.next);
+        self.handshakes.insert(number, pending_handshake);
+        (number, Phase::Handshake { eviction })
     }
 
     /// Ends the oldest handshake, of `ip` if that is given, provided that it has stalled. Returns
@@ -133,7 +139,7 @@ impl State {
     }
 
     /// Returns whether the handshake was in progress.
-    pub(super) fn end_handshake(&mut self, number: u64) -> bool {
+    pub(super) fn end_handshake(&mut self, number: HandshakeNumber) -> bool {
         let Some(ended) = self.handshakes.remove(&number) else { return false };
         release(&mut self.handshakes_per_ip, &network(ended.peer.remote.ip()));
         true

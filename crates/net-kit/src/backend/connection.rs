@@ -12,7 +12,7 @@ use crate::loss_reports::LossCursor;
 use crate::outbox::Outbox;
 use crate::receipts::Control;
 use crate::registry::{Entry, Handle, Lingering, Member, Registry};
-use crate::telemetry::{Origin, Sample};
+use crate::telemetry::Sample;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -62,10 +62,10 @@ impl<B: Backend> Connection<B> {
         revocations: u64,
         place: Option<Place>,
     ) -> Self {
-        let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
+        let number = place.as_ref().map(Place::number);
         let (release, released) = oneshot::channel();
         let has_receipts = facts.has_receipts();
-        let shared = registry.register(facts, origin, revocations, |entry: Entry<_>| Shared {
+        let shared = registry.register(facts, number, revocations, |entry: Entry<_>| Shared {
             session: Session::new(config, native, entry.share(), has_receipts),
             entry,
             datagrams: Counters::default(),

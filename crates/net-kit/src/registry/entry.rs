@@ -2,6 +2,7 @@
 //! application.
 
 use super::{Live, Member, Registry, why_withdrawn};
+use crate::admission::HandshakeNumber;
 use crate::facts::ConnectionFacts;
 use crate::frame::Message;
 use crate::inbox::Received;
@@ -23,6 +24,8 @@ use tracing::Span;
 pub struct Entry<M> {
     pub(super) registry: Arc<Registry<M>>,
     pub(super) id: u64,
+    /// The number of the handshake of an accepted connection.
+    pub(super) handshake: Option<HandshakeNumber>,
     pub(super) facts: ConnectionFacts,
     pub(super) telemetry: Arc<ConnectionTelemetry>,
     pub(super) violations: Violations,
@@ -214,8 +217,10 @@ impl<M> Drop for Entry<M> {
             let state = &mut *self.registry.state.lock();
             state.live.remove(&self.id);
             state.past = sum(state.past, self.telemetry.messages());
-            if let Some(of_peer) = state.accepted.get_mut(&self.facts.peer().hash) {
-                of_peer.remove(&self.id);
+            if let Some(handshake) = self.handshake
+                && let Some(of_peer) = state.accepted.get_mut(&self.facts.peer().hash)
+            {
+                of_peer.remove(&handshake);
                 if of_peer.is_empty() {
                     state.accepted.remove(&self.facts.peer().hash);
                 }

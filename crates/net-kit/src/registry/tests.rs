@@ -1,7 +1,7 @@
 //! Tests of the registry and of connections without handles.
 
 use super::*;
-use crate::admission::ConnectionLimits;
+use crate::admission::{ConnectionLimits, Place};
 use crate::memory_budget::{Charge, Unfinished};
 use futures_util::FutureExt;
 use net_traits::{
@@ -102,13 +102,13 @@ pub(super) fn connect(
     revocations: u64,
     is_stuck: bool,
 ) -> Handle<Connection> {
-    open(registry, peer, Origin::Dialled, revocations, is_stuck)
+    open(registry, peer, None, revocations, is_stuck)
 }
 
 fn open(
     registry: &Arc<Registry<Connection>>,
     peer: &NetCredential,
-    origin: Origin,
+    handshake: Option<HandshakeNumber>,
     revocations: u64,
     is_stuck: bool,
 ) -> Handle<Connection> {
@@ -117,7 +117,19 @@ fn open(
     let identity = TrustPolicy::Any.verify(certificate.as_ref()).unwrap();
     let alpn = "test/1".to_owned();
     let facts = ConnectionFacts::new(remote, remote, peer.identity(), identity, certificate, alpn);
-    registry.register(facts, origin, revocations, |entry| Connection::new(entry, is_stuck))
+    registry.register(facts, handshake, revocations, |entry| Connection::new(entry, is_stuck))
+}
+
+fn place(registry: &Registry<Connection>) -> Place {
+    registry.admission().admit(([10, 0, 0, 1], 1).into()).unwrap()
+}
+
+fn accept(
+    registry: &Arc<Registry<Connection>>,
+    peer: &NetCredential,
+    place: &Place,
+) -> Handle<Connection> {
+    open(registry, peer, Some(place.number()), 0, false)
 }
 
 pub(super) fn peer() -> NetCredential {
@@ -144,7 +156,7 @@ fn connections_are_known_until_their_last_handle_is_dropped() {
 fn the_newest_connections_of_a_peer_replace_the_oldest() {
     let registry = registry();
     let (alice, bob) = (peer(), peer());
-    let accept = |peer| open(&registry, peer, Origin::Accepted, 0, false);
+    let accept = |peer| accept(&registry, peer, &place(&registry));
     let dialled: Vec<_> = (0..3).map(|_| connect(&registry, &alice, 0, false)).collect();
     let (first, second, other) = (accept(&alice), accept(&alice), accept(&bob));
     assert!(!first.has_ended());
@@ -161,6 +173,21 @@ fn the_newest_connections_of_a_peer_replace_the_oldest() {
     assert!([&third, &fourth, &other].into_iter().chain(&dialled).all(|it| !it.has_ended()));
     drop((first, second, third, fourth, other));
     assert!(registry.state.lock().accepted.is_empty());
+}
+
+#[test]
+fn the_connection_whose_handshake_began_first_is_the_oldest() {
+    let registry = registry();
+    let peer = peer();
+    let [began_first, began_second, began_last] = [(); 3].map(|()| place(&registry));
+    let accept = |place| accept(&registry, &peer, place);
+    let (last, first) = (accept(&began_last), accept(&began_first));
+    assert!(!first.has_ended());
+    let second = accept(&began_second);
+    assert!(first.has_ended() && !second.has_ended() && !last.has_ended());
+    let first = accept(&began_first);
+    assert!(first.has_ended(), "it is replaced although its handshake ended last");
+    assert!(!second.has_ended() && !last.has_ended());
 }
 
 #[tokio::test]
@@ -252,7 +279,7 @@ fn connect_trusting(
     let identity = trust.verify(certificate.as_ref()).unwrap();
     let alpn = "test/1".to_owned();
     let facts = ConnectionFacts::new(remote, remote, peer.identity(), identity, certificate, alpn);
-    registry.register(facts, Origin::Dialled, 0, |entry| Connection::new(entry, false))
+    registry.register(facts, None, 0, |entry| Connection::new(entry, false))
 }
 
 #[tokio::test(start_paused = true)]

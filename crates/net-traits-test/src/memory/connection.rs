@@ -17,7 +17,7 @@ use net_kit::progress::{Snapshot, Stuck, unless_stuck};
 use net_kit::receipts::Control;
 use net_kit::registry::{Entry, Handle, Member, Registry};
 use net_kit::request_reader::RequestReader;
-use net_kit::telemetry::{Origin, Sample};
+use net_kit::telemetry::Sample;
 use net_traits::{
     CloseOutcome, CloseReason, DatagramError, DatagramStatistics, NetConnection, NetDatagrams,
     NetQuestion, NetRequests, RecvError, RequestError, SendAckedError, SendError, close_code,
@@ -65,7 +65,7 @@ impl MemoryConnection {
         revocations: u64,
         place: Option<Place>,
     ) -> Self {
-        let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
+        let handshake = place.as_ref().map(Place::number);
         let closing = Mutex::default();
         let make = |entry: Entry<_>| Shared {
             unfinished: Mutex::new(Unfinished::new(entry.share())),
@@ -74,7 +74,7 @@ impl MemoryConnection {
             closing,
             place: place.into(),
         };
-        Self { shared: registry.register(facts, origin, revocations, make) }
+        Self { shared: registry.register(facts, handshake, revocations, make) }
     }
 
     pub(super) fn from_shared(shared: Handle<Shared>) -> Self {

@@ -7,9 +7,9 @@ use crate::{Harness, Limits};
 use futures_util::future::{Either, join, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use net_traits::{
-    CloseOutcome, CloseReason, ConnectError, Limit, NetConnection, NetListener, NetQuestion,
-    NetRequests, NetTransport, RecvError, RequestError, SendError, TrustPolicy, close_code,
-    request_code,
+    CloseOutcome, CloseReason, ConnectError, Limit, NetConnection, NetIncomingRequest, NetListener,
+    NetQuestion, NetRequests, NetTransport, RecvError, RequestError, SendError, TrustPolicy,
+    close_code, request_code,
 };
 use std::pin::pin;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub async fn connections_are_limited<H: Harness>(stage: Stage<H>) {
     let accept_all = async {
         loop {
             let request = listener.accept().await.unwrap();
-            if let Ok(connection) = net_traits::NetIncomingRequest::accept(request).await {
+            if let Ok(connection) = request.accept().await {
                 return connection;
             }
         }
@@ -84,6 +84,37 @@ pub async fn the_newest_connection_of_an_identity_replaces_the_oldest<H: Harness
     for (dialled, accepted) in [newest, other] {
         greet(&dialled.unwrap(), &accepted.unwrap()).await;
     }
+}
+
+/// The newest connection of an identity is the one whose handshake began last, whichever ends first.
+///
+/// Handshakes run side by side. A peer that dials again would be disconnected if its earlier handshake ended later
+/// and replaced the later one.
+pub async fn the_newest_connection_is_the_one_whose_handshake_began_last<H: Harness>(
+    stage: Stage<H>,
+) {
+    let limits = Limits { max_connections_per_identity: 1, ..Limits::default() };
+    let (transport, dialler) = (stage.transport_with(limits), stage.transport());
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let peer = credential(TrustPolicy::Any);
+    let dial = || dial::<H>(&dialler, listener.local_addr(), peer.clone());
+    let meet = async |dialled| match select(dialled, pin!(listener.accept())).await {
+        Either::Left(_) => panic!("a dial ended before it was accepted"),
+        Either::Right((request, dialled)) => (request.unwrap(), dialled),
+    };
+    let (earlier_request, earlier) = meet(Box::pin(dial())).await;
+    let (later_request, later) = meet(Box::pin(dial())).await;
+    let (later, accepted) = join(later, later_request.accept()).await;
+    let (earlier, _held) = join(earlier, earlier_request.accept()).await;
+    let reason = match earlier {
+        Ok(earlier) => earlier.watch_close().await,
+        Err(ConnectError::Closed(reason)) => reason,
+        Err(error) => panic!("{error}"),
+    };
+    let code = Limit::PerIdentity.code();
+    assert!(matches!(reason, CloseReason::Peer { code: it, .. } if it == code), "{reason}");
+    assert_eq!(transport.statistics().refused_per_identity, 1);
+    greet(&later.unwrap(), &accepted.unwrap()).await;
 }
 
 /// An unfinished handshake ends with a typed error that contains the timeout.

@@ -158,6 +158,7 @@ pub(crate) enum Fault {
     // Limits
     ConnectionsAreUnlimited,
     IdentitiesAreUnlimited,
+    TheNewestIsTheLastToEnd,
     HandshakeTimeoutIsNotReported,
     HandshakeTimeoutIsIgnored,
     SendTimeoutIsNotReported,
@@ -183,6 +184,9 @@ impl Fault {
                 limits.max_message_size = default.max_message_size;
             }
             Self::UnfinishedMessagesStay => limits.message_timeout = Duration::MAX,
+            Self::IdentitiesAreUnlimited | Self::TheNewestIsTheLastToEnd => {
+                limits.max_connections_per_identity = default.max_connections_per_identity;
+            }
             Self::MemoryIsUnlimited | Self::MemoryEndsTheNewest => limits.max_memory = usize::MAX,
             _ => {}
         }

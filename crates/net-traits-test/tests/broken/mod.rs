@@ -71,9 +71,6 @@ impl Harness for Broken {
         if self.fault == Fault::ConnectionsAreUnlimited && limits.max_connections == 2 {
             limits.max_connections = 1000;
         }
-        if self.fault == Fault::IdentitiesAreUnlimited {
-            limits.max_connections_per_identity = 1000;
-        }
         let inner_limits = self.fault.inner_limits(&limits);
         BrokenTransport {
             inner: self.memory.transport(&inner_limits),

@@ -2,7 +2,7 @@
 
 use super::{BrokenConnection, Context, Fault};
 use async_trait::async_trait;
-use net_traits::{ConnectError, NetIncomingRequest, close_code};
+use net_traits::{ConnectError, Limit, NetConnection, NetIncomingRequest, close_code};
 use net_traits_test::memory::MemoryIncomingRequest;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,6 +51,14 @@ impl NetIncomingRequest for BrokenRequest {
             }
             (_, error) => self.context.falsify(error),
         })?;
+        let Context { fault, limits, .. } = &*self.context;
+        if *fault == Fault::TheNewestIsTheLastToEnd && limits.max_connections_per_identity == 1 {
+            let peer = inner.peer_identity();
+            let older = self.context.live().into_iter();
+            for older in older.filter(|older| older.inner.peer_identity() == peer) {
+                older.inner.abort(Limit::PerIdentity.code(), "");
+            }
+        }
         Ok(self.context.connection(inner))
     }
 }
