@@ -48,13 +48,16 @@ impl Drop for FrameSink {
 
 impl ReceiveSink for FrameSink {
     fn receive(&mut self, data: &[u8]) -> usize {
+        if self.is_broken {
+            return 0;
+        }
         if self.unfinished.share().has_ended() {
             self.decoder = FrameDecoder::new(0);
             self.unfinished.set(0, 0);
             return data.len();
         }
         let (mut rest, mut entries) = (data, Vec::new());
-        self.receive_controls(&mut rest);
+        self.receive_controls(&mut rest, &mut entries);
         let mut allowance = usize::MAX;
         while !rest.is_empty() && !self.is_broken && allowance > 0 {
             let mut room = self.inbound.inbox().room();
@@ -77,12 +80,13 @@ impl ReceiveSink for FrameSink {
                 if self.is_broken {
                     break;
                 }
-                self.receive_controls(&mut rest);
+                self.receive_controls(&mut rest, &mut entries);
             }
             self.inbound.inbox().push(&mut entries);
             self.inbound.deliver();
         }
         if self.is_broken {
+            self.inbound.deliver();
             self.stream.stop(STREAM_CODE_MESSAGE_TOO_LARGE);
         }
         data.len() - rest.len()
@@ -109,14 +113,15 @@ impl ReceiveSink for FrameSink {
 }
 
 impl FrameSink {
-    /// Decodes control records from the front of `data`. This needs no room.
-    fn receive_controls(&mut self, data: &mut &[u8]) {
+    /// Decodes control records from the front of `data`, behind `entries`. This needs no room.
+    fn receive_controls(&mut self, data: &mut &[u8], entries: &mut Vec<Received>) {
         loop {
             match self.decoder.control(data) {
                 Ok(None) => return,
                 Ok(Some(record)) => self.inbound.on_control(record),
                 Err(error) => {
                     self.is_broken = true;
+                    self.inbound.inbox().push(entries);
                     return self.inbound.inbox().push_one(Err(error));
                 }
             }
@@ -217,6 +222,22 @@ mod tests {
         assert_eq!(error, Err(RecvError::TooLarge { size: 101, limit: 100 }));
         sink.end(ReceiveEnd::Finished);
         assert!(inbound.inbox().pop().is_none());
+    }
+
+    #[test]
+    fn after_an_invalid_record_nothing_is_accepted() {
+        for record in [&b"\xff\xff\xff\xff\x05"[..], b"\xff\xff\xff\xff\x07\0\0\0\x01\x02"] {
+            let (mut sink, inbound) = sink(1000);
+            let data = [&frame(b"good"), record, b"\0"].concat();
+            assert_eq!(sink.receive(&data), 8 + record.len());
+            for rest in [&data[8 + record.len()..], record] {
+                assert_eq!(sink.receive(rest), 0);
+            }
+            assert_eq!(message(&inbound).0, b"good");
+            let (error, _) = inbound.inbox().pop().unwrap();
+            assert_eq!(error, Err(RecvError::TooLarge { size: u32::MAX.into(), limit: 100 }));
+            assert!(inbound.inbox().pop().is_none());
+        }
     }
 
     #[test]

@@ -97,7 +97,8 @@ impl ControlDecoder {
         self.filled == 0
     }
 
-    /// Consumes bytes from the front of `data` and returns the record once it is complete.
+    /// Consumes bytes from the front of `data` and returns the record once it is complete. After
+    /// that, and after an error, it is empty.
     pub(crate) fn decode(&mut self, data: &mut &[u8]) -> Result<Option<Control>, Invalid> {
         while let Some((byte, rest)) = data.split_first() {
             *data = rest;
@@ -105,14 +106,12 @@ impl ControlDecoder {
             self.filled += 1;
             let [a, b, c, d, record @ ..] = &self.bytes[..self.filled] else { continue };
             let length = [*a, *b, *c, *d];
-            let invalid = || Invalid(u32::from_be_bytes(length));
-            if length != CONTROL {
-                return Err(invalid());
+            let decoded = if length == CONTROL { Control::decode(record) } else { Err(()) };
+            if let Ok(None) = decoded {
+                continue;
             }
-            if let Some(record) = Control::decode(record).map_err(|()| invalid())? {
-                self.filled = 0;
-                return Ok(Some(record));
-            }
+            self.filled = 0;
+            return decoded.map_err(|()| Invalid(u32::from_be_bytes(length)));
         }
         Ok(None)
     }
@@ -142,9 +141,15 @@ mod tests {
             }
             assert_eq!(decoded, records);
         }
-        for invalid in [&b"\xff\xff\xff\xfe"[..], b"\xff\xff\xff\xff\x05", b"\xff\xff\xff\xff\x0a"]
-        {
-            assert!(ControlDecoder::default().decode(&mut &invalid[..]).is_err());
+        for invalid in [
+            &b"\xff\xff\xff\xfe"[..],
+            b"\xff\xff\xff\xff\x05",
+            b"\xff\xff\xff\xff\x0a",
+            b"\xff\xff\xff\xff\x07\0\0\0\x01\x02",
+        ] {
+            let mut decoder = ControlDecoder::default();
+            assert!(decoder.decode(&mut &invalid[..]).is_err());
+            assert!(decoder.is_empty());
         }
     }
 }

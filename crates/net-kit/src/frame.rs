@@ -132,7 +132,7 @@ impl FrameDecoder {
                 }
                 Err(Invalid(size)) => {
                     // It is the length of a message.
-                    (controls.decoder, controls.has_messages) = (ControlDecoder::default(), true);
+                    controls.has_messages = true;
                     self.state = State::Header { bytes: size.to_be_bytes(), filled: HEADER };
                     break;
                 }
