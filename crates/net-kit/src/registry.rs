@@ -279,6 +279,7 @@ impl<M: Member> Registry<M> {
                 violations: Violations::new(),
                 share,
                 withdrawn: OnceLock::new(),
+                emptied: OnceLock::new(),
                 expiry,
                 handles: AtomicUsize::new(1),
                 undelivered: Mutex::default(),

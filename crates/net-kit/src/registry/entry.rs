@@ -2,7 +2,7 @@
 //! application.
 
 use super::{Live, Member, Registry, why_withdrawn};
-use crate::admission::HandshakeNumber;
+use crate::admission::{self, HandshakeNumber};
 use crate::facts::ConnectionFacts;
 use crate::frame::Message;
 use crate::inbox::Received;
@@ -13,7 +13,7 @@ use crate::trust_expiry::Expiry;
 use crate::violations::Violations;
 use bytes::Bytes;
 use net_traits::{
-    CloseReason, DatagramError, MessageStatistics, RecvError, RequestError, close_code,
+    CloseReason, DatagramError, Limit, MessageStatistics, RecvError, RequestError, close_code,
 };
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,6 +32,8 @@ pub struct Entry<M> {
     pub(super) share: Arc<Share>,
     /// The code with which the connection was closed because its peer was no longer trusted.
     pub(super) withdrawn: OnceLock<u64>,
+    /// The limit at which what the connection held was dropped.
+    pub(super) emptied: OnceLock<Limit>,
     /// When trust ends; `None` if it does not end.
     pub(super) expiry: Option<Expiry>,
     pub(super) handles: AtomicUsize,
@@ -93,7 +95,8 @@ impl<M: Member> Entry<M> {
     /// # Errors
     ///
     /// `received`; or [`RecvError::Closed`] with [`REVOKED`](close_code::REVOKED) or
-    /// [`TRUST_ENDED`](close_code::TRUST_ENDED) instead of a message.
+    /// [`TRUST_ENDED`](close_code::TRUST_ENDED) instead of a message, or with the limit at which messages
+    /// were dropped instead of the reason of the end.
     #[inline]
     pub fn hand_out(&self, received: Received) -> Received {
         if let Some(reason) = self.why_withdrawn() {
@@ -111,6 +114,11 @@ impl<M: Member> Entry<M> {
                 self.telemetry.message_refused();
                 if self.violations.add() {
                     self.close_violator();
+                }
+            }
+            Err(RecvError::Closed(_)) => {
+                if let Some(limit) = self.emptied.get() {
+                    return Err(RecvError::Closed(admission::close_reason(*limit)));
                 }
             }
             Err(_) => {}

@@ -104,6 +104,7 @@ trait EndAt: Member {
     fn end_at(&self, limit: Limit) {
         let entry = self.entry();
         if entry.share.end() {
+            let _ = entry.emptied.set(limit); // it is ended once
             entry.registry.admission.refuse(entry.facts.remote_addr(), limit);
             self.abort(limit.code(), admission::reason(limit));
             self.discard();
@@ -118,3 +119,63 @@ const CHECKS: u32 = 4;
 
 /// How often the unread bytes of members are charged.
 const UNREAD: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::super::Handle;
+    use super::super::tests::{Connection, connect, peer, registry};
+    use super::*;
+    use crate::admission::{Admission, ConnectionLimits};
+    use crate::memory_budget::MemoryLimits;
+    use crate::telemetry::Telemetry;
+    use bytes::Bytes;
+    use net_traits::{CloseReason, RecvError};
+
+    #[tokio::test]
+    async fn handshakes_of_strangers_end_no_connection() {
+        for total in [1024, 4 * 1024 * 1024] {
+            let handshakes = 1000;
+            let wide = ConnectionLimits {
+                connections: handshakes,
+                per_ip: handshakes,
+                per_identity: 1,
+                handshakes,
+                handshakes_per_ip: handshakes,
+            };
+            let telemetry = Telemetry::new("test");
+            let limits = MemoryLimits { total, ..MemoryLimits::NONE };
+            let admission = Admission::new(wide, telemetry.clone());
+            let registry = Registry::with_memory(admission, telemetry, limits);
+            let connection = connect(&registry, &peer(), 0, false);
+            let mut charge = Charge::new(connection.entry().share());
+            charge.set(total / 2);
+            let attempt = |_| registry.admission().admit(([10, 0, 0, 2], 1).into()).ok();
+            let places: Vec<_> = (0..handshakes).filter_map(attempt).collect();
+            assert!(!places.is_empty() && !connection.has_ended(), "{}", places.len());
+            assert!(registry.budget.used() <= total / 4 * 3);
+        }
+    }
+
+    #[test]
+    fn messages_that_were_dropped_at_a_limit_are_missed() {
+        let limits = MemoryLimits { total: 1000, ..MemoryLimits::NONE };
+        let telemetry = Telemetry::new("test");
+        let admission = Admission::new(*registry().admission().limits(), telemetry.clone());
+        let registry = Registry::with_memory(admission, telemetry, limits);
+        let [largest, other] = [900, 200].map(|size| {
+            let connection = connect(&registry, &peer(), 0, false);
+            connection.abort(0, "done"); // the application can receive what has arrived
+            let mut charge = Charge::new(connection.entry().share());
+            charge.set(size);
+            (connection, charge)
+        });
+        let end = RecvError::Closed(CloseReason::Local { code: 0, reason: "done".to_owned() });
+        let hand_out = |of: &(Handle<Connection>, _), it| of.0.entry().hand_out(it);
+        assert_eq!(hand_out(&other, Err(end.clone())), Err(end.clone()));
+        assert_eq!(hand_out(&largest, Ok((Bytes::new(), Duration::ZERO))).unwrap().0, "");
+        let limit = RecvError::Closed(admission::close_reason(Limit::Memory));
+        assert_eq!(hand_out(&largest, Err(end.clone())), Err(limit.clone()));
+        let many = largest.0.entry().hand_out_many(Err(end), &mut Vec::new());
+        assert_eq!(many, Err(limit));
+    }
+}

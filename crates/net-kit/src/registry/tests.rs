@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::admission::{ConnectionLimits, Place};
-use crate::memory_budget::{Charge, Unfinished};
+use crate::memory_budget::Unfinished;
 use futures_util::FutureExt;
 use net_traits::{
     CertificateDer, DatagramError, EndorsementValidity, Endorser, Endorsers, IdentityKey,
@@ -188,31 +188,6 @@ fn the_connection_whose_handshake_began_first_is_the_oldest() {
     let first = accept(&began_first);
     assert!(first.has_ended(), "it is replaced although its handshake ended last");
     assert!(!second.has_ended() && !last.has_ended());
-}
-
-#[tokio::test]
-async fn handshakes_of_strangers_end_no_connection() {
-    for total in [1024, 4 * 1024 * 1024] {
-        let handshakes = 1000;
-        let wide = ConnectionLimits {
-            connections: handshakes,
-            per_ip: handshakes,
-            per_identity: 1,
-            handshakes,
-            handshakes_per_ip: handshakes,
-        };
-        let telemetry = Telemetry::new("test");
-        let limits = MemoryLimits { total, ..MemoryLimits::NONE };
-        let admission = Admission::new(wide, telemetry.clone());
-        let registry = Registry::with_memory(admission, telemetry, limits);
-        let connection = connect(&registry, &peer(), 0, false);
-        let mut charge = Charge::new(connection.entry.share());
-        charge.set(total / 2);
-        let attempt = |_| registry.admission().admit(([10, 0, 0, 2], 1).into()).ok();
-        let places: Vec<_> = (0..handshakes).filter_map(attempt).collect();
-        assert!(!places.is_empty() && !connection.has_ended(), "{}", places.len());
-        assert!(registry.budget.used() <= total / 4 * 3);
-    }
 }
 
 #[tokio::test]
