@@ -113,8 +113,7 @@ impl MsQuicNetConnection {
         shared.inner.on_shutdown(move |error| {
             let _place = place;
             telemetry.closed(&resolve_bad_certificate(&error, remote_addr, local_hash));
-            at_end.delivery().end();
-            at_end.deliver();
+            at_end.end();
             if let Some(shared) = weak.upgrade() {
                 shared.entry.undelivered(shared.stream_pool.unconfirmed());
             }

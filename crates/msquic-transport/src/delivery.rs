@@ -74,6 +74,11 @@ impl Delivery {
         self.has_ended.store(true, Ordering::SeqCst);
     }
 
+    /// Whether the connection has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::SeqCst)
+    }
+
     /// Passes what has arrived to the handler, unless another thread does, or a caller of this
     /// function. `has_streams` returns whether streams may add messages.
     #[inline]
@@ -106,7 +111,7 @@ impl Delivery {
                 self.stopped.notify_waiters();
                 return true;
             }
-            if self.has_ended.load(Ordering::SeqCst) && !has_streams() {
+            if self.has_ended() && !has_streams() {
                 let unused = self.handler.lock().take();
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(unused))); // after unlocking
             }

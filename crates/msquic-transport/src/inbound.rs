@@ -130,6 +130,27 @@ impl Inbound {
         self.resume(); // paused sinks then drop their data
     }
 
+    /// Passes the rest to the handler, if there is one, now that the connection has ended.
+    pub(crate) fn end(&self) {
+        self.delivery.end();
+        self.deliver_rest();
+    }
+
+    /// Passes what has arrived to the handler, if there is one, and if the connection has ended also what
+    /// waited for room or memory. Call it after a handler was set, too.
+    pub(crate) fn deliver_rest(&self) {
+        if self.delivery.is_inline() && self.delivery.has_ended() {
+            self.take_rest();
+        }
+        self.deliver();
+    }
+
+    /// Decodes what the streams hold that waited for room or memory, after the connection has ended.
+    fn take_rest(&self) {
+        self.inbox.share().lift_limits();
+        self.resume();
+    }
+
     /// Waits for what `pop` takes from the inbox; with a handler, for the end. `over` resolves once the connection
     /// has ended and no stream can start.
     ///
@@ -158,8 +179,7 @@ impl Inbound {
         };
         let pop = |inbox: &Inbox| if self.delivery.is_inline() { None } else { pop(inbox) };
         // Streams that paused have messages left, and another reader may be adding some.
-        self.inbox.share().lift_limits();
-        self.resume();
+        self.take_rest();
         let end = || self.streams.lock().is_empty().then(|| reason.clone());
         let (received, resume) = self.inbox.recv_with(end, pop).await;
         if resume {

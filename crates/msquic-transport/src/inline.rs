@@ -84,14 +84,17 @@ impl MsQuicNetConnection {
         let pass_on =
             move |delivery: &Delivery, limit| pass_on(delivery, limit, &weak, &runtime, &handler);
         member.inbound.delivery().set(Arc::new(pass_on));
-        if member.inbound.deliver_part(AT_ONCE) {
-            let inbound = member.inbound.clone();
+        let inbound = member.inbound.clone();
+        if inbound.deliver_part(AT_ONCE) {
             spawner.spawn(async move {
                 yield_now().await;
                 while inbound.deliver_part(AT_ONCE) {
                     yield_now().await;
                 }
+                inbound.deliver_rest();
             });
+        } else {
+            inbound.deliver_rest();
         }
         Ok(())
     }

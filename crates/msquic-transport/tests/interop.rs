@@ -17,6 +17,7 @@ use quinn::VarInt;
 use quinn_peer::{QuinnPeer, Verdict, frame, read_frame};
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
@@ -476,6 +477,57 @@ fn keying_material_matches_another_implementation() {
                 let exported = ours.export_keying_material(b"EXPERIMENTAL", context, 100).await;
                 assert_eq!(**exported.unwrap(), expected);
             }
+        }
+    });
+}
+
+#[test]
+fn a_handler_gets_what_streams_that_wait_for_memory_hold_at_the_end() {
+    run(async {
+        if lacks_patch("N60") {
+            return; // the library drops what it holds
+        }
+        let config = MsQuicTransportConfig::new().max_unfinished(64 * 1024);
+        for (index, ends) in both_roles(config).await.into_iter().enumerate() {
+            let Ends { ours, theirs, _listener, _peer } = ends;
+            let is_late = index == 1;
+            let (sender, mut received) = mpsc::unbounded_channel();
+            let (handle, longest) = (ours.clone(), 40 * 1024);
+            let handler = move |_: &MsQuicNetConnection, received: Result<(Bytes, Duration), _>| {
+                let _handle = &handle; // it is dropped with the handler
+                let _ = sender.send(received.map(|(message, _)| message.len()));
+            };
+            let mut handler = Some(handler);
+            if !is_late {
+                ours.on_message(handler.take().unwrap()).await.unwrap();
+            }
+            // The oldest message takes all memory for unfinished ones.
+            let mut oldest = theirs.open_uni().await.unwrap();
+            oldest.set_priority(1).unwrap();
+            oldest.write_all(&frame(&[0; 1_000_000])[..100 * 1024]).await.unwrap();
+            let mut after_it = theirs.open_uni().await.unwrap();
+            after_it.write_all(&frame(b"after it")).await.unwrap();
+            if is_late {
+                assert_eq!(ours.recv().await.unwrap().0.len(), 8);
+            } else {
+                assert_eq!(received.recv().await, Some(Ok(8)));
+            }
+            let mut waiting = theirs.open_uni().await.unwrap();
+            waiting.write_all(&frame(&pattern(longest))).await.unwrap();
+            waiting.write_all(&frame(b"short")).await.unwrap();
+            waiting.finish().unwrap();
+            assert_eq!(waiting.stopped().await.unwrap(), None, "all bytes are acknowledged");
+            assert!(received.try_recv().is_err(), "the stream waits for memory");
+            theirs.close(VarInt::from_u32(0), b"");
+            if let Some(handler) = handler {
+                ours.watch_close().await;
+                ours.on_message(handler).await.unwrap();
+            }
+            for expected in [longest, 5] {
+                assert_eq!(received.recv().await, Some(Ok(expected)));
+            }
+            drop(ours);
+            assert_eq!(received.recv().await, None, "the handler is dropped");
         }
     });
 }
