@@ -11,6 +11,7 @@ use net_traits::{CertHash, NetConnection, NetCredential, NetListener, NetTranspo
 use quinn_transport::QuinnTransport;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// The name and the version of the protocol.
 const ALPN: &str = "echo/1";
@@ -22,24 +23,27 @@ async fn main() -> Result<()> {
     let client = NetCredential::self_signed(TrustPolicy::reject_all())?;
 
     let transport = QuinnTransport::new();
-    let address = serve(&transport, &server, client.identity()).await?;
+    let (address, serving) = serve(&transport, &server, client.identity()).await?;
     greet(address, &client, server.identity()).await?;
-    // Ends the listener and its tasks.
+    // Ends the listener and all connections; then `serving` waits for the handlers.
     transport.shutdown(Duration::from_secs(5), "the program ends").await;
+    serving.await?;
     Ok(())
 }
 
-/// Serves one trusted client in the background, and returns the address.
+/// Serves one trusted client in the background, and returns the address and the task.
 async fn serve(
     transport: &QuinnTransport,
     credential: &NetCredential,
     client: CertHash,
-) -> Result<SocketAddr> {
+) -> Result<(SocketAddr, JoinHandle<()>)> {
     let credential = credential.with_trust(TrustPolicy::hashes([client]));
     let listener = transport.create_listener("127.0.0.1:0".parse()?, &[ALPN], credential).await?;
     let address = listener.local_addr();
-    tokio::spawn(async move { net_peers::serve(&listener, echo).await });
-    Ok(address)
+    let serving = tokio::spawn(async move {
+        net_peers::serve(&listener, echo).await;
+    });
+    Ok((address, serving))
 }
 
 /// Returns each message until the connection ends.
