@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ALPN, dial_tls, listen, run, trusting};
+use common::{ALPN, listen, run, trusting};
 use futures_util::FutureExt;
 use net_kit::frame::encode;
 use net_traits::{
@@ -23,11 +23,7 @@ const MOMENT: Duration = Duration::from_millis(200);
 /// Connects a bare TLS peer that offers `alpn`.
 async fn raw(alpn: &str) -> (TlsStream<TcpStream>, TcpTlsConnection) {
     let (_, listener) = listen(TcpTlsConfig::default()).await;
-    let credential = trusting();
-    let dial = dial_tls(listener.local_addr(), alpn, Some(&credential));
-    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
-    let (dialled, accepted) = tokio::join!(dial, accept);
-    (dialled.unwrap(), accepted)
+    common::raw(&listener, alpn).await
 }
 
 async fn pair(config: TcpTlsConfig) -> (TcpTlsConnection, TcpTlsConnection) {

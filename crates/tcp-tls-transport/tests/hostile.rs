@@ -19,11 +19,7 @@ use tokio_rustls::client::TlsStream;
 /// Connects a bare TLS peer, and returns it and the local connection.
 async fn raw(config: TcpTlsConfig) -> (TlsStream<TcpStream>, TcpTlsConnection) {
     let (_, listener) = listen(config).await;
-    let credential = trusting();
-    let dial = dial_tls(listener.local_addr(), ALPN, Some(&credential));
-    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
-    let (dialled, accepted) = tokio::join!(dial, accept);
-    (dialled.unwrap(), accepted)
+    common::raw(&listener, ALPN).await
 }
 
 fn frame(message: &[u8]) -> Vec<u8> {
@@ -97,14 +93,11 @@ fn a_peer_without_receipts_gets_no_marked_message() {
     run(async {
         for alpn in [ALPN.to_owned(), format!("{ALPN}+requests/1")] {
             let (_, listener) = listen(TcpTlsConfig::default()).await;
-            let credential = trusting();
-            let dial = dial_tls(listener.local_addr(), &alpn, Some(&credential));
-            let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
-            let (peer, connection) = tokio::join!(dial, accept);
+            let (mut peer, connection) = common::raw(&listener, &alpn).await;
             let acked = connection.send_acked("marked".into()).await;
             assert_eq!(acked, Err(SendAckedError::Unsupported));
             connection.send(b"plain").await.unwrap();
-            let (mut peer, mut received) = (peer.unwrap(), [0; 9]);
+            let mut received = [0; 9];
             peer.read_exact(&mut received).await.unwrap();
             assert_eq!(received, frame(b"plain")[..]);
             let receipt = [255, 255, 255, 255, 7, 0, 0, 0, 1, 1];
@@ -136,12 +129,8 @@ fn a_marked_message_over_the_limit_is_rejected() {
 fn too_many_open_questions_end_the_connection() {
     run(async {
         let (_, listener) = listen(TcpTlsConfig::default()).await;
-        let credential = trusting();
         let alpn = format!("{ALPN}+requests/1");
-        let dial = dial_tls(listener.local_addr(), &alpn, Some(&credential));
-        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
-        let (peer, connection) = tokio::join!(dial, accept);
-        let mut peer = peer.unwrap();
+        let (mut peer, connection) = common::raw(&listener, &alpn).await;
         assert_eq!(connection.alpn_negotiated(), "test/1");
         for id in 0..17_u32 {
             let question = [&[0xff; 4][..], &[2], &id.to_be_bytes(), &frame(b"why?")].concat();
@@ -157,12 +146,8 @@ fn too_many_open_questions_end_the_connection() {
 fn an_answer_is_returned_although_the_close_arrives_with_it() {
     run(async {
         let (_, listener) = listen(TcpTlsConfig::default()).await;
-        let credential = trusting();
         let alpn = format!("{ALPN}+requests/1");
-        let dial = dial_tls(listener.local_addr(), &alpn, Some(&credential));
-        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
-        let (peer, connection) = tokio::join!(dial, accept);
-        let mut peer = peer.unwrap();
+        let (mut peer, connection) = common::raw(&listener, &alpn).await;
         let answer = async {
             let mut question = [0; 4 + 1 + 4 + 4 + 4];
             peer.read_exact(&mut question).await.unwrap();

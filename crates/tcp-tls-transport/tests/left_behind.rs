@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{ALPN, dial_tls, listen, run, trusting};
-use net_traits::{NetConnection, NetIncomingRequest, NetListener};
+use common::{ALPN, listen, raw, run};
+use net_traits::{NetConnection, NetListener};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tcp_tls_transport::TcpTlsConfig;
@@ -19,11 +19,7 @@ fn data_that_a_peer_does_not_take_does_not_outlive_its_connection_for_long() {
         let config = TcpTlsConfig::new().no_progress_timeout(Duration::from_secs(1));
         let (_transport, listener) = listen(config).await;
         let address = listener.local_addr();
-        let credential = trusting();
-        let dial = dial_tls(address, ALPN, Some(&credential));
-        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
-        let (peer, connection) = tokio::join!(dial, accept);
-        let mut peer = peer.unwrap();
+        let (mut peer, connection) = raw(&listener, ALPN).await;
         let fill = async { while connection.send(&[7; 60_000]).await.is_ok() {} };
         let _ = timeout(PAUSE, fill).await; // the peer does not read
         let close = [&[0xff; 4][..], &[0], &7_u64.to_be_bytes(), &3_u16.to_be_bytes(), b"bye"];

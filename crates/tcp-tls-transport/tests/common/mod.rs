@@ -2,12 +2,12 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use async_trait::async_trait;
-use net_traits::{NetCredential, NetTransport, TrustPolicy};
+use net_traits::{NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
 use net_traits_test::{Harness, Limits, Path, RawPeer, Relay};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tcp_tls_transport::{TcpTlsConfig, TcpTlsListener, TcpTlsTransport};
+use tcp_tls_transport::{TcpTlsConfig, TcpTlsConnection, TcpTlsListener, TcpTlsTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -42,6 +42,18 @@ pub(crate) async fn listen(config: TcpTlsConfig) -> (TcpTlsTransport, TcpTlsList
     let address = "127.0.0.1:0".parse().unwrap();
     let listener = transport.create_listener(address, &[ALPN], trusting()).await.unwrap();
     (transport, listener)
+}
+
+/// Connects a bare TLS peer that offers `alpn`, and returns it and the connection that the listener accepts.
+pub(crate) async fn raw(
+    listener: &TcpTlsListener,
+    alpn: &str,
+) -> (TlsStream<TcpStream>, TcpTlsConnection) {
+    let credential = trusting();
+    let dial = dial_tls(listener.local_addr(), alpn, Some(&credential));
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (dialled, accepted) = tokio::join!(dial, accept);
+    (dialled.unwrap(), accepted)
 }
 
 /// Connects a TLS client that trusts every peer and presents a certificate only if it has one. It
