@@ -1,9 +1,10 @@
-//! `netmsg listen` and `netmsg send` as processes that are killed in mid transfer: the file arrives, and each
-//! death costs a window at most.
+//! `netmsg listen` and `netmsg send` as processes that are killed in mid transfer, and a listener whose machine
+//! loses its power: the file arrives, and each death costs a window at most.
 //!
 //! A round is made from its seed. `DEATH_ROUNDS` (10) and `DEATH_SEED` (0) choose the rounds; a
 //! failure prints its seed.
 
+use crate::disk::Disk;
 use crate::program::{Program, User};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::PathBuf;
@@ -20,6 +21,24 @@ const DEATHS: u64 = 3;
 
 #[test]
 fn a_transfer_survives_the_death_of_either_side() {
+    rounds(|seed| Some(Setup::new(seed)));
+}
+
+#[test]
+fn a_transfer_survives_the_loss_of_power() {
+    rounds(|seed| {
+        let setup = Setup::new(seed);
+        match Disk::mount(setup.listener.path("disk.img"), setup.out()) {
+            Ok(disk) => Some(Setup { disk: Some(disk), ..setup }),
+            Err(missing) => {
+                println!("skipped, no file system can be mounted here: {missing}");
+                None
+            }
+        }
+    });
+}
+
+fn rounds(setup: impl Fn(u64) -> Option<Setup>) {
     let number = |name: &str, default| match std::env::var(name) {
         Ok(value) => value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")),
         Err(_) => default,
@@ -27,7 +46,8 @@ fn a_transfer_survives_the_death_of_either_side() {
     let (first, mut totals) = (number("DEATH_SEED", 0), Totals::default());
     for seed in first..first + number("DEATH_ROUNDS", 10) {
         println!("DEATH_SEED={seed} DEATH_ROUNDS=1");
-        round(seed, &mut totals);
+        let Some(setup) = setup(seed) else { return };
+        round(&setup, seed, &mut totals);
     }
     println!("{totals:?}");
 }
@@ -58,13 +78,13 @@ struct Totals {
     killed_dial: u64,
     killed_listen: u64,
     killed_both: u64,
+    lost_power: u64,
     resumed: u64,
     told_again: u64,
 }
 
-fn round(seed: u64, totals: &mut Totals) {
+fn round(setup: &Setup, seed: u64, totals: &mut Totals) {
     let mut random = Random(seed ^ 0x9e37_79b9_7f4a_7c15);
-    let setup = Setup::new(seed);
     let mut listen = setup.listen();
     // Diallers that died, or whose listener died; these would report it after a timeout.
     let mut ended: Vec<Program> = Vec::new();
@@ -75,14 +95,15 @@ fn round(seed: u64, totals: &mut Totals) {
             // From before the first byte to after the last.
             let stored = setup.stored();
             setup.wait_for(stored + random.below(SIZE + WINDOW - stored), &mut dial);
-            let victim = random.below(3);
+            let victim = if setup.disk.is_some() { 3 } else { random.below(3) };
             match victim {
                 0 => totals.killed_dial += 1,
                 1 => totals.killed_listen += 1,
-                _ => totals.killed_both += 1,
+                2 => totals.killed_both += 1,
+                _ => totals.lost_power += 1,
             }
             if victim > 0 {
-                listen.kill();
+                setup.kill(&mut listen);
                 listen = setup.listen();
             }
             if victim != 1 {
@@ -107,6 +128,7 @@ fn round(seed: u64, totals: &mut Totals) {
             break;
         }
     }
+    setup.kill(&mut listen);
     setup.check();
     let limit = SIZE + deaths * WINDOW;
     assert!(sent <= limit, "{sent} bytes were sent, more than {limit}, with {deaths} deaths");
@@ -114,6 +136,8 @@ fn round(seed: u64, totals: &mut Totals) {
 
 /// The two users, and the file.
 struct Setup {
+    /// That of the listener, to cut its power instead of killing it.
+    disk: Option<Disk>,
     listener: User,
     dialler: User,
     content: Vec<u8>,
@@ -126,7 +150,7 @@ impl Setup {
         let mut random = Random(seed | 1 << 63);
         let content = (0..SIZE / 8).flat_map(|_| random.next().to_le_bytes()).collect::<Vec<_>>();
         let file = dialler.file("sent.bin", &content);
-        Self { listener, dialler, content, file }
+        Self { disk: None, listener, dialler, content, file }
     }
 
     fn listen(&self) -> Program {
@@ -135,6 +159,13 @@ impl Setup {
 
     fn dial(&self, listen: &Program) -> Program {
         self.dialler.start(&["send", "--to", &listen.address(), &self.file])
+    }
+
+    /// Ends the listener, and with a disk, its machine.
+    fn kill(&self, listen: &mut Program) {
+        self.disk.iter().for_each(Disk::cut);
+        listen.kill();
+        self.disk.iter().for_each(Disk::restore);
     }
 
     fn out(&self) -> PathBuf {

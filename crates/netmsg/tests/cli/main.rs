@@ -5,6 +5,8 @@ mod chat;
 mod commands;
 #[cfg(unix)]
 mod death;
+#[cfg(unix)]
+mod disk;
 mod hostile;
 mod measure;
 mod program;
