@@ -215,15 +215,17 @@ impl<T: NetTransport> Inner<T> {
         checked
     }
 
-    /// Inserts a connection unless it has ended, so that it does not replace an open one.
+    /// Inserts a connection. One that has ended replaces none; the pool only receives what it holds.
+    ///
+    /// # Errors
+    ///
+    /// The reason if the connection has ended, or is one too many of its peer.
     pub(super) fn insert(
         self: &Arc<Self>,
         connection: T::Connection,
         origin: Origin,
     ) -> Result<(), CloseReason> {
-        if let Some(reason) = end(&connection) {
-            return Err(reason);
-        }
+        let ended = end(&connection);
         let (peer, runtime) = (connection.peer_identity().hash, Handle::current());
         // The identity of the pool may have changed during the handshake.
         let own = connection.local_identity().parse();
@@ -248,6 +250,11 @@ impl<T: NetTransport> Inner<T> {
                 connection.abort(code, reason);
                 return Err(CloseReason::Local { code, reason: reason.to_owned() });
             };
+            if let Some(reason) = ended {
+                drop(peers);
+                runtime.spawn(self.clone().run(peer, pooled));
+                return Err(reason);
+            }
             let was_connected = entry.current.is_some();
             let superseded = self.events.pending().uses(peer, id, &pooled.connection, None);
             let changed = entry.insert(pooled.clone());

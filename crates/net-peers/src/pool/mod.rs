@@ -280,7 +280,8 @@ impl<T: NetTransport> PeerPool<T> {
 
     /// Adds an accepted connection to the pool, which then sends on it and receives from it.
     ///
-    /// Insert it immediately: the newest connection with a peer is used.
+    /// Insert it immediately: the newest connection with a peer is used. One that has ended is not
+    /// used, and no event reports it; [`recv`](Self::recv) returns the messages that it holds.
     ///
     /// # Panics
     ///
@@ -289,7 +290,7 @@ impl<T: NetTransport> PeerPool<T> {
         let inner = &self.owner.0;
         let peer = connection.peer_identity().hash;
         if !inner.is_own(peer) {
-            // If it has ended, there is nothing to insert.
+            // An error says that it has ended or is closed, which nothing waits for.
             let _ = inner.insert(connection, Origin::Accepted);
         }
     }
