@@ -4,6 +4,8 @@ mod common;
 
 use common::{ALPN, Relay, dial_quic, listen, raw, run, trusting};
 use futures_util::future::join_all;
+use net_kit::alpn::RECEIPTS;
+use net_kit::receipts::Control;
 use net_traits::{
     CloseReason, ConnectError, Limit, NetConnection, NetCredential, NetIncomingRequest,
     NetListener, NetQuestion, NetRequests, NetTransport, RecvError, RejectionBy, RequestError,
@@ -135,6 +137,31 @@ fn a_stopped_stream_is_reported_by_a_flush_of_each_clone() {
             assert_eq!(connection.flush().await, stopped);
             assert_eq!(connection.flush().await, Ok(()), "once");
         }
+    });
+}
+
+#[test]
+fn a_stopped_stream_of_confirmations_loses_no_message() {
+    run(async {
+        let (_, listener) = listen(QuinnConfig::default()).await;
+        let (alpn, credential) = ([ALPN, RECEIPTS].concat(), trusting());
+        let dial = dial_quic(listener.local_addr(), &alpn, Some(&credential));
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (peer, connection) = tokio::join!(dial, accept);
+        let peer = peer.unwrap();
+        let (mut probes, probe) = (peer.open_uni().await.unwrap(), Control::Probe(0).encode());
+        let mut probe_until_a_stream = async || loop {
+            tokio::select! {
+                biased;
+                stream = peer.accept_uni() => break stream.unwrap(),
+                written = probes.write_all(&probe) => written.unwrap(),
+            }
+            tokio::task::yield_now().await;
+        };
+        let mut confirmations = probe_until_a_stream().await;
+        confirmations.stop(VarInt::from_u32(7)).unwrap();
+        probe_until_a_stream().await; // the connection has replaced the first one
+        assert_eq!(connection.flush().await, Ok(()));
     });
 }
 
