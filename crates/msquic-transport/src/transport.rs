@@ -108,7 +108,9 @@ async fn dial_in(
     alpn: &[&str],
     credential: NetCredential,
 ) -> Result<MsQuicNetConnection, ConnectError> {
-    let revocations = context.core.registry.revocations(); // before any operation that waits
+    let registry = &context.core.registry;
+    registry.check_open().map_err(ConnectError::Closed)?;
+    let revocations = registry.revocations(); // before any operation that waits
     let configuration = context.client(alpn, &credential)?;
     let timeout = context.core.config.handshake_timeout;
     let handshake = |remote_addr| {
@@ -118,8 +120,10 @@ async fn dial_in(
     let failed_at = |at, error: &ConnectionStartError| certificate::failed(&handshake(at), error);
     let registration = context.core.registration.registration();
     let connect = dial.connect(registration, &configuration, &credential);
-    let connection = tokio::time::timeout(timeout, connect)
+    let connection = registry
+        .unless_shut_down(tokio::time::timeout(timeout, connect))
         .await
+        .map_err(ConnectError::Closed)?
         .map_err(|_| match dial.address() {
             Some(remote_addr) => handshake(remote_addr).timed_out(),
             None => ConnectError::Closed(CloseReason::TimedOut),
@@ -163,8 +167,15 @@ impl NetTransport for MsQuicTransport {
         credential: NetCredential,
     ) -> Result<MsQuicListener, ListenError> {
         let context = self.context().map_err(ListenError::Transport)?.clone();
+        let registry = context.core.registry.clone();
+        let check_open =
+            || registry.check_open().map_err(|reason| ListenError::Transport(Cause::new(reason)));
+        check_open()?;
         let configuration = context.server(alpn, &credential)?;
-        MsQuicListener::start(context, Identity { credential, configuration }, bind_addr, alpn)
+        let identity = Identity { credential, configuration };
+        let listener = MsQuicListener::start(context, identity, bind_addr, alpn)?;
+        check_open()?; // a shutdown may have begun before the listener was registered
+        Ok(listener)
     }
 
     async fn connect(
@@ -201,8 +212,8 @@ impl NetTransport for MsQuicTransport {
     async fn shutdown(&self, deadline: Duration, reason: &str) {
         let Ok(context) = &self.context else { return };
         let begin = Instant::now();
-        let listeners: Vec<_> = context.listeners();
         let stop = async {
+            let listeners = context.listeners();
             join_all(listeners.iter().map(|listener| listener.stop())).await;
         };
         context.core.registry.shutdown(deadline, reason, stop).await;

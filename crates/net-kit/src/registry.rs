@@ -426,12 +426,30 @@ impl<M: Member> Registry<M> {
         after: Duration,
         dial: impl Future<Output = Result<T, ConnectError>>,
     ) -> Result<T, ConnectError> {
+        let dialled = self.unless_shut_down(timeout(after, dial)).await;
+        dialled
+            .map_err(ConnectError::Closed)?
+            .map_err(|_| ConnectError::TimedOut { remote_addr, after })?
+    }
+
+    /// Waits for `operation`, which opens something, until [`shutdown`](Self::shutdown) is called. Then
+    /// the operation is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The reason for which nothing can be opened any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the operation.
+    pub async fn unless_shut_down<F: Future>(
+        &self,
+        operation: F,
+    ) -> Result<F::Output, CloseReason> {
         tokio::select! {
             biased;
-            () = self.shut_down() => Err(ConnectError::Closed(shutdown_reason())),
-            dialled = timeout(after, dial) => {
-                dialled.unwrap_or(Err(ConnectError::TimedOut { remote_addr, after }))
-            }
+            () = self.shut_down() => Err(shutdown_reason()),
+            output = operation => Ok(output),
         }
     }
 

@@ -205,6 +205,7 @@ macro_rules! __behaviours {
                 shutdown_closes_gracefully [close_reason] Once,
                 shutdown_keeps_its_deadline [] Swapped,
                 shutdown_does_not_wait_for_handshakes [] Once,
+                shutdown_ends_dials_before_it_has_closed [path] Once,
                 handles_outlive_their_runtime [] Swapped,
             }
             limits {

@@ -384,13 +384,16 @@ mutants! {
     shutdown_forgets_listeners: ShutdownForgetsListeners =>
         "polling::operations_that_need_not_wait_yield"
             & "operation::shutdown_closes_gracefully"
-            & "operation::shutdown_does_not_wait_for_handshakes",
+            & "operation::shutdown_does_not_wait_for_handshakes"
+            & "operation::shutdown_ends_dials_before_it_has_closed",
     shutdown_forgets_the_reason: ShutdownForgetsTheReason =>
         "operation::shutdown_closes_gracefully",
     shutdown_ignores_its_deadline: ShutdownIgnoresItsDeadline =>
         "operation::shutdown_keeps_its_deadline",
     shutdown_waits_for_dials: ShutdownWaitsForDials =>
         "operation::shutdown_does_not_wait_for_handshakes",
+    shutdown_closes_connections_first: ShutdownClosesConnectionsFirst =>
+        "operation::shutdown_ends_dials_before_it_has_closed",
     receiving_needs_its_runtime: ReceivingNeedsItsRuntime =>
         "operation::handles_outlive_their_runtime",
     connections_are_unlimited: ConnectionsAreUnlimited =>

@@ -1,13 +1,13 @@
 //! Operation of a running transport: statistics, closing connections, and shutdown.
 
 use crate::stage::{
-    ALPN, MOMENT, PAUSE, Pair, Stage, credential, dial, greet, introduce, numbered,
+    ALPN, Connected, MOMENT, PAUSE, Pair, Stage, credential, dial, greet, introduce, numbered,
 };
 use crate::{Harness, Limits};
 use futures_util::future::{Either, select};
 use net_traits::{
-    AcceptError, CloseOutcome, CloseReason, NetConnection, NetListener, NetTransport, RecvError,
-    SendError, TrustPolicy, close_code,
+    AcceptError, CloseOutcome, CloseReason, ConnectError, ListenError, NetConnection, NetListener,
+    NetTransport, RecvError, SendError, TrustPolicy, close_code,
 };
 use std::pin::pin;
 use std::time::Duration;
@@ -193,6 +193,39 @@ pub async fn shutdown_does_not_wait_for_handshakes<H: Harness>(stage: Stage<H>) 
     tokio::select! {
         () = rounds => {}
         () = round_trips => panic!("the handshakes end with their transports"),
+    }
+}
+
+/// A shutdown ends the dials in progress at once, and nothing can be opened while it waits for a
+/// connection.
+pub async fn shutdown_ends_dials_before_it_has_closed<H: Harness>(stage: Stage<H>) {
+    const LONG: Duration = Duration::from_secs(3600);
+    let (Pair { one, transports: [transport, _], .. }, path) = &stage.meet_over_path().await;
+    let elsewhere = stage.transport();
+    let listener = stage.listen(&elsewhere, credential(TrustPolicy::Any)).await;
+    let dial = || dial::<H>(transport, listener.local_addr(), credential(TrustPolicy::Any));
+    let check = |dialled: Connected<H>| match dialled {
+        Err(ConnectError::Closed(CloseReason::Local { code: close_code::SHUTDOWN, .. })) => {}
+        dialled => panic!("{:?}, but the transport shuts down", dialled.err()),
+    };
+    let mut dialling = pin!(dial());
+    let _request = tokio::select! {
+        request = listener.accept() => request.unwrap(), // the application does not accept it
+        dialled = &mut dialling => panic!("{:?}, but the listener does not answer", dialled.err()),
+    };
+    path.interrupt(one.local_addr());
+    one.send(b"it is not confirmed").await.unwrap();
+    let opened = async {
+        check(dialling.await);
+        check(dial().await);
+        let bind_addr = stage.harness.bind_addr();
+        let listened = transport.create_listener(bind_addr, &[ALPN], credential(TrustPolicy::Any));
+        let listened = listened.await.map(drop);
+        assert!(matches!(listened, Err(ListenError::Transport(_))), "{listened:?}");
+    };
+    tokio::select! {
+        () = opened => {}
+        () = transport.shutdown(LONG, "later") => panic!("the shutdown did not wait for the peer"),
     }
 }
 

@@ -154,6 +154,7 @@ pub(crate) enum Fault {
     ShutdownForgetsTheReason,
     ShutdownIgnoresItsDeadline,
     ShutdownWaitsForDials,
+    ShutdownClosesConnectionsFirst,
     ReceivingNeedsItsRuntime,
     // Limits
     ConnectionsAreUnlimited,

@@ -302,6 +302,12 @@ impl NetTransport for BrokenTransport {
                     connection.close(close_code::SHUTDOWN, reason).await;
                 }
             }
+            Fault::ShutdownClosesConnectionsFirst if reason == "later" => {
+                for connection in self.connections() {
+                    connection.close(close_code::SHUTDOWN, reason).await;
+                }
+                self.inner.shutdown(deadline, reason).await;
+            }
             Fault::QueueCountsMessages => {
                 for connection in self.connections() {
                     let all = u32::try_from(QUEUE).expect("it is small");
