@@ -4,7 +4,7 @@ use super::dial::Source;
 use super::race::{self, ATTEMPT_DELAY, MAX_ADDRESSES};
 use super::{Connection, ConnectionInner, Dial, StartError};
 use crate::ffi::calls::Calls;
-use crate::ffi::may_block::{MayBlock, detach};
+use crate::ffi::may_block::{MayBlock, detach, resolve};
 use crate::{Configuration, Registration, Status};
 use net_traits::NetCredential;
 use std::ffi::CString;
@@ -109,8 +109,12 @@ impl Dial {
         let addresses = match self.address() {
             Some(address) => vec![address],
             None => {
+                let (done, resolved) = tokio::sync::oneshot::channel();
                 let dial = self.clone();
-                race::interleave(blocking::unblock(move || dial.resolve()).await?, MAX_ADDRESSES)
+                let _queued =
+                    resolve(move || _ = done.send(dial.resolve())).map_err(StartError::Other)?;
+                let resolved = resolved.await.unwrap_or(Err(StartError::Other(Status::ABORTED)));
+                race::interleave(resolved?, MAX_ADDRESSES)
             }
         };
         let attempt = |address| async move {
@@ -157,7 +161,8 @@ pub(super) async fn start(
             detach(move |may_block| _ = done.send(attempt.start(Some(may_block))));
         }
         None => {
-            let resolve = move || match dial.resolve() {
+            let failed = inner.clone();
+            let begin = move || match dial.resolve() {
                 Ok(addresses) => {
                     let attempt = Attempt::new(inner, configuration, &dial, addresses[0]);
                     detach(move |may_block| _ = done.send(attempt.start(Some(may_block))));
@@ -167,7 +172,13 @@ pub(super) async fn start(
                     let _ = done.send(Err(error));
                 }
             };
-            blocking::unblock(resolve).detach();
+            match resolve(begin) {
+                Ok(queued) => queued.detach(),
+                Err(status) => {
+                    failed.start_failed(status);
+                    return Err(StartError::Other(status));
+                }
+            }
         }
     }
     result.await.unwrap_or(Err(StartError::Other(Status::ABORTED)))

@@ -2,6 +2,7 @@
 
 use super::functions::{self, call};
 use super::status::Status;
+use super::threads;
 use msquic::ffi;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fmt;
@@ -129,7 +130,9 @@ pub(super) fn opening() -> MutexGuard<'static, ()> {
 /// Counts a registration that is about to be opened, or a call of the library without one. The end
 /// of the process waits for it.
 pub(super) fn registration_opening() -> Result<(), Status> {
-    let mut users = library()?.users.lock();
+    let library = library()?;
+    threads::start()?; // to close what is opened
+    let mut users = library.users.lock();
     if users.is_exiting {
         return Err(Status::INVALID_STATE);
     }

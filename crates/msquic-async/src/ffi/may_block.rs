@@ -7,6 +7,7 @@
 
 use super::execution;
 use super::jobs::Place;
+use super::status::Status;
 use super::threads::{self, Kind};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -44,6 +45,15 @@ pub(super) fn detach_close(job: impl FnOnce(&MayBlock) + Send + 'static) {
     run(Kind::Close, job).detach();
 }
 
+/// Runs `job`, which resolves a name, on a thread that is not needed for anything else.
+///
+/// # Errors
+///
+/// [`Status::OUT_OF_MEMORY`]; the job was dropped.
+pub(crate) fn resolve(job: impl FnOnce() + Send + 'static) -> Result<Queued, Status> {
+    Ok(Queued { place: threads::resolve(job)?, cancel: threads::cancel_resolve })
+}
+
 fn run(kind: Kind, job: impl FnOnce(&MayBlock) + Send + 'static) -> Queued {
     let job = move || job(&MayBlock(PhantomData));
     // An application that drives libmsquic has no workers to wait for: the calls that would wait for them
@@ -55,14 +65,15 @@ fn run(kind: Kind, job: impl FnOnce(&MayBlock) + Send + 'static) -> Queued {
 }
 
 /// Takes a job back when it is dropped, unless the job has begun.
-struct Queued {
+#[must_use]
+pub(crate) struct Queued {
     place: Place,
     cancel: fn(Place),
 }
 
 impl Queued {
     /// The job is run in any case.
-    fn detach(self) {
+    pub(crate) fn detach(self) {
         std::mem::forget(self);
     }
 }

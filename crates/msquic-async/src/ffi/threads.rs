@@ -1,21 +1,28 @@
-//! A few threads that may block, only for this crate's own calls to libmsquic.
+//! A few threads that may block, only for this crate's own calls to libmsquic, and some that resolve names.
 //!
 //! They run no blocking jobs of the application, so that handles are closed even if such jobs are stuck. A thread is
-//! started when a job finds none idle, and ends after it was idle for a while. Some threads are reserved for closes, so
-//! that handles are closed while calls with parameters wait for a busy worker.
+//! started when a job finds none idle, and ends after it was idle for a while, except the last. Some threads are
+//! reserved for closes, so that handles are closed while calls with parameters wait for a busy worker.
+//!
+//! The first thread is started before anything is opened. If there is no memory for others later, it runs all jobs.
 
 use super::guard::guard;
 use super::jobs::{Job, Jobs, Place};
+use super::status::Status;
 use parking_lot::{Condvar, Mutex};
+use std::io;
 use std::thread;
 use std::time::Duration;
 
-/// How many threads there are at most. Their jobs wait for workers of libmsquic, one per processor,
-/// and for registrations to close.
+/// How many threads call libmsquic at most. Their jobs wait for its workers, one per processor, and for
+/// registrations to close.
 const MAX_THREADS: usize = 16;
 
 /// How many jobs of the kind [`Kind::Call`] run at once; the other threads are for closes.
 const MAX_CALLS: usize = MAX_THREADS - 4;
+
+/// How many names are resolved at once.
+const MAX_RESOLVERS: usize = 128;
 
 /// How long a thread stays without a job.
 const IDLE: Duration = Duration::from_secs(2);
@@ -29,7 +36,16 @@ pub(super) enum Kind {
     Call,
 }
 
-/// Runs `job` on one of the threads.
+/// Starts a thread, unless there is one.
+///
+/// # Errors
+///
+/// [`Status::OUT_OF_MEMORY`].
+pub(super) fn start() -> Result<(), Status> {
+    THREADS.start()
+}
+
+/// Runs `job` on one of the threads, after one was [started](start).
 pub(super) fn run(kind: Kind, job: impl FnOnce() + Send + 'static) -> Place {
     THREADS.run(kind, Box::new(job))
 }
@@ -40,7 +56,26 @@ pub(super) fn cancel_call(place: Place) {
     drop(call);
 }
 
+/// Runs `job`, which resolves a name, on a thread for such jobs.
+///
+/// # Errors
+///
+/// [`Status::OUT_OF_MEMORY`] if there is no such thread and none can be started; the job was dropped.
+pub(super) fn resolve(job: impl FnOnce() + Send + 'static) -> Result<Place, Status> {
+    RESOLVERS.start()?;
+    Ok(RESOLVERS.run(Kind::Call, Box::new(job)))
+}
+
+/// Removes a job from those that resolve names, unless it has begun.
+pub(super) fn cancel_resolve(place: Place) {
+    let job = RESOLVERS.state.lock().calls.remove(place);
+    drop(job);
+}
+
 struct Threads {
+    name: &'static str,
+    max_threads: usize,
+    max_calls: usize,
     state: Mutex<State>,
     has_job: Condvar,
 }
@@ -50,22 +85,27 @@ struct State {
     calls: Jobs,
     running_calls: usize,
     threads: usize,
+    /// Threads that are being started, which may fail.
+    starting: usize,
     /// Threads that wait for a job.
     idle: usize,
 }
 
-static THREADS: Threads = Threads::new();
+static THREADS: Threads = Threads::new("msquic-async", MAX_THREADS, MAX_CALLS);
+
+static RESOLVERS: Threads = Threads::new("msquic-resolver", MAX_RESOLVERS, MAX_RESOLVERS);
 
 impl Threads {
-    const fn new() -> Self {
+    const fn new(name: &'static str, max_threads: usize, max_calls: usize) -> Self {
         let state = State {
             closes: Jobs::new(),
             calls: Jobs::new(),
             running_calls: 0,
             threads: 0,
+            starting: 0,
             idle: 0,
         };
-        Self { state: Mutex::new(state), has_job: Condvar::new() }
+        Self { name, max_threads, max_calls, state: Mutex::new(state), has_job: Condvar::new() }
     }
 
     fn run(&'static self, kind: Kind, job: Job) -> Place {
@@ -75,38 +115,47 @@ impl Threads {
                 Kind::Close => state.closes.push(job),
                 Kind::Call => state.calls.push(job),
             };
-            if state.runnable() <= state.idle || state.threads == MAX_THREADS {
+            let threads = state.threads + state.starting;
+            if state.runnable(self.max_calls) <= state.idle || threads == self.max_threads {
                 drop(state);
                 self.has_job.notify_one();
                 return place;
             }
-            state.threads += 1;
+            state.starting += 1;
             place
         };
+        let started = self.spawn();
+        {
+            let mut state = self.state.lock();
+            state.starting -= 1;
+            state.threads += usize::from(started.is_ok());
+        }
+        if let Err(error) = started {
+            warn(&error); // another thread takes the job
+        }
+        place
+    }
+
+    fn start(&'static self) -> Result<(), Status> {
+        let started = {
+            let mut state = self.state.lock();
+            if state.threads > 0 {
+                return Ok(());
+            }
+            let started = self.spawn();
+            state.threads = usize::from(started.is_ok());
+            started
+        };
+        started.inspect_err(warn).map_err(|_| Status::OUT_OF_MEMORY)
+    }
+
+    fn spawn(&'static self) -> io::Result<()> {
         let work = move || {
             while let Some((kind, job)) = self.wait_for_job() {
                 self.run_job(kind, job);
             }
         };
-        if let Err(error) = thread::Builder::new().name("msquic-async".to_owned()).spawn(work) {
-            tracing::warn!(%error, "a thread for blocking calls cannot be started");
-            // A thread that is not in a call takes the job. If there is none, a thread of the
-            // application's pool runs it.
-            let has_none = {
-                let mut state = self.state.lock();
-                state.threads -= 1;
-                state.threads <= state.running_calls
-            };
-            if has_none {
-                let work = move || {
-                    while let Some((kind, job)) = self.next_job() {
-                        self.run_job(kind, job);
-                    }
-                };
-                blocking::unblock(work).detach();
-            }
-        }
-        place
+        thread::Builder::new().name(self.name.to_owned()).spawn(work).map(drop)
     }
 
     fn run_job(&self, kind: Kind, job: Job) {
@@ -116,21 +165,17 @@ impl Threads {
         }
     }
 
-    fn next_job(&self) -> Option<(Kind, Job)> {
-        self.state.lock().next_job()
-    }
-
     /// Waits for a job; `None` ends the thread.
     fn wait_for_job(&self) -> Option<(Kind, Job)> {
         let mut state = self.state.lock();
         loop {
-            if let Some(job) = state.next_job() {
+            if let Some(job) = state.next_job(self.max_calls) {
                 return Some(job);
             }
             state.idle += 1;
             let is_over = self.has_job.wait_for(&mut state, IDLE).timed_out();
             state.idle -= 1;
-            if is_over && state.runnable() == 0 {
+            if is_over && state.threads > 1 && state.runnable(self.max_calls) == 0 {
                 state.threads -= 1;
                 return None;
             }
@@ -138,17 +183,21 @@ impl Threads {
     }
 }
 
+fn warn(error: &io::Error) {
+    tracing::warn!(%error, "a thread for blocking calls cannot be started");
+}
+
 impl State {
     /// Returns how many of the jobs may run if there are threads for them.
-    fn runnable(&self) -> usize {
-        self.closes.len() + self.calls.len().min(MAX_CALLS - self.running_calls)
+    fn runnable(&self, max_calls: usize) -> usize {
+        self.closes.len() + self.calls.len().min(max_calls - self.running_calls)
     }
 
-    fn next_job(&mut self) -> Option<(Kind, Job)> {
+    fn next_job(&mut self, max_calls: usize) -> Option<(Kind, Job)> {
         if let Some(close) = self.closes.pop() {
             return Some((Kind::Close, close));
         }
-        if self.running_calls == MAX_CALLS {
+        if self.running_calls == max_calls {
             return None;
         }
         let call = self.calls.pop()?;
@@ -166,7 +215,7 @@ mod tests {
     const HANG: Duration = Duration::from_secs(60);
 
     fn threads() -> &'static Threads {
-        Box::leak(Box::new(Threads::new()))
+        Box::leak(Box::new(Threads::new("test", MAX_THREADS, MAX_CALLS)))
     }
 
     #[test]

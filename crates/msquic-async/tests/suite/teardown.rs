@@ -3,13 +3,12 @@
 use super::peers::{Pair, pair, pair_with, pattern, settings};
 use crate::executors::{block_on, run_tokio};
 use msquic_async::{ReceiveEnd, ReceiveSink, Stream, StreamLimits, StreamType};
-use parking_lot::Mutex;
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -116,36 +115,6 @@ fn a_panic_while_the_raw_handle_is_used_leaves_nothing_open() {
         drop((client, server, listener));
         let idle = tokio::time::timeout(Duration::from_secs(10), registration.wait_idle());
         idle.await.expect("the connection is closed");
-    });
-}
-
-#[test]
-fn stuck_jobs_of_the_application_delay_no_close() {
-    /// As many as the shared pool has threads.
-    const JOBS: usize = 500;
-    run_tokio(async || {
-        let Pair { registration, listener, client, server } = pair().await;
-        let (release, released) = mpsc::channel::<()>();
-        let released = Arc::new(Mutex::new(released));
-        let (entered, is_inside) = mpsc::channel();
-        let jobs: Vec<_> = (0..JOBS)
-            .map(|_| {
-                let (entered, released) = (entered.clone(), released.clone());
-                blocking::unblock(move || {
-                    entered.send(()).unwrap();
-                    let _ = released.lock().recv(); // until the sender is dropped
-                })
-            })
-            .collect();
-        is_inside.iter().take(JOBS).for_each(drop);
-        let timeout = Duration::from_secs(10);
-        let statistics = tokio::time::timeout(timeout, client.statistics()).await;
-        drop((listener, client, server));
-        let idle = tokio::time::timeout(timeout, registration.wait_idle()).await;
-        drop(release);
-        futures::future::join_all(jobs).await;
-        statistics.expect("statistics wait for msquic only").unwrap();
-        idle.expect("closes wait for msquic only");
     });
 }
 
