@@ -19,6 +19,7 @@ mod handle;
 mod lingering;
 mod memory;
 mod sample;
+mod shutdown;
 mod statistics;
 mod task;
 mod watch;
@@ -35,22 +36,15 @@ use crate::revocations::Revocations;
 use crate::telemetry::{ConnectionTelemetry, Origin, Sample, Telemetry};
 use crate::trust_expiry::{Expiry, TrustExpiry};
 use crate::violations::Violations;
-use futures_util::future::join_all;
-use net_traits::{
-    CertHash, CloseOutcome, CloseReason, ConnectError, Limit, MessageStatistics, TrustPolicy,
-    close_code,
-};
+use net_traits::{CertHash, CloseOutcome, Limit, MessageStatistics, TrustPolicy, close_code};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::ready;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 use task::Task;
 use tokio::sync::{Notify, watch as watched};
-use tokio::time::timeout;
 
 /// How many peers a revocation verifies before it yields to other tasks. One takes at most about 1
 /// ms, with 16 endorsements.
@@ -378,91 +372,6 @@ impl<M: Member> Registry<M> {
         revoked
     }
 
-    /// Closes all connections with [`SHUTDOWN`](close_code::SHUTDOWN): gracefully within
-    /// `deadline`, then immediately. `stop` runs first and stops the listeners.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future immediately closes the connections that were sending queued messages.
-    pub async fn shutdown(&self, deadline: Duration, reason: &str, stop: impl Future<Output = ()>) {
-        self.is_shut_down.send_replace(true);
-        let graceful = async {
-            stop.await;
-            let live = self.live();
-            join_all(live.iter().map(|member| member.close(close_code::SHUTDOWN, reason))).await;
-        };
-        let _ = timeout(deadline, graceful).await; // the remaining connections are closed below
-        self.live().iter().for_each(|member| member.abort(close_code::SHUTDOWN, reason));
-    }
-
-    /// Returns whether [`shutdown`](Self::shutdown) was called.
-    pub fn is_shut_down(&self) -> bool {
-        *self.is_shut_down.borrow()
-    }
-
-    /// Checks that [`shutdown`](Self::shutdown) was not called.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which nothing can be opened any more.
-    pub fn check_open(&self) -> Result<(), CloseReason> {
-        if self.is_shut_down() { Err(shutdown_reason()) } else { Ok(()) }
-    }
-
-    /// Runs a dial, at most for the handshake timeout `after`, and until
-    /// [`shutdown`](Self::shutdown) is called. Then the dial is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`] of the dial, [`TimedOut`](ConnectError::TimedOut), or
-    /// [`Closed`](ConnectError::Closed) after a shutdown.
-    ///
-    /// # Cancel safety
-    ///
-    /// That of the dial.
-    pub async fn dial<T>(
-        &self,
-        remote_addr: SocketAddr,
-        after: Duration,
-        dial: impl Future<Output = Result<T, ConnectError>>,
-    ) -> Result<T, ConnectError> {
-        let dialled = self.unless_shut_down(timeout(after, dial)).await;
-        dialled
-            .map_err(ConnectError::Closed)?
-            .map_err(|_| ConnectError::TimedOut { remote_addr, after })?
-    }
-
-    /// Waits for `operation`, which opens something, until [`shutdown`](Self::shutdown) is called. Then
-    /// the operation is dropped.
-    ///
-    /// # Errors
-    ///
-    /// The reason for which nothing can be opened any more.
-    ///
-    /// # Cancel safety
-    ///
-    /// That of the operation.
-    pub async fn unless_shut_down<F: Future>(
-        &self,
-        operation: F,
-    ) -> Result<F::Output, CloseReason> {
-        tokio::select! {
-            biased;
-            () = self.shut_down() => Err(shutdown_reason()),
-            output = operation => Ok(output),
-        }
-    }
-
-    /// Waits until [`shutdown`](Self::shutdown) is called.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe.
-    pub async fn shut_down(&self) {
-        let mut is_shut_down = self.is_shut_down.subscribe();
-        let _ = is_shut_down.wait_for(|is_shut_down| *is_shut_down).await; // `self` owns the sender
-    }
-
     /// Starts a task and puts it into its slot, unless the one in the slot runs. A task that could not be started
     /// is thus tried again with the next connection.
     fn ensure(&self, slot: fn(&mut Tasks) -> &mut Option<Task>, start: impl FnOnce() -> Task) {
@@ -484,12 +393,6 @@ impl<M> fmt::Debug for Registry<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("admission", &self.admission).finish_non_exhaustive()
     }
-}
-
-/// Returns why nothing can be opened after a shutdown.
-fn shutdown_reason() -> CloseReason {
-    let reason = "the transport is shut down".to_owned();
-    CloseReason::Local { code: close_code::SHUTDOWN, reason }
 }
 
 /// Closes the connection if `policy` does not trust its peer; returns whether it did.

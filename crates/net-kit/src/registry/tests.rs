@@ -5,13 +5,14 @@ use crate::admission::{ConnectionLimits, Place};
 use crate::memory_budget::Unfinished;
 use futures_util::FutureExt;
 use net_traits::{
-    CertificateDer, DatagramError, EndorsementValidity, Endorser, Endorsers, IdentityKey,
-    NetCredential, PeerIdentity, PeerVerifier, RecvError, RequestError,
+    CertificateDer, CloseReason, DatagramError, EndorsementValidity, Endorser, Endorsers,
+    IdentityKey, NetCredential, PeerIdentity, PeerVerifier, RecvError, RequestError,
 };
 use std::cell::Cell;
 use std::future::pending;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
@@ -29,7 +30,7 @@ pub(super) struct Connection {
     is_stuck: bool,
     /// Locked while a handler runs.
     handler: tokio::sync::Mutex<()>,
-    ended: Mutex<Option<(u64, String)>>,
+    pub(super) ended: Mutex<Option<(u64, String)>>,
 }
 
 const LINGER: Duration = Duration::from_secs(5);
@@ -415,18 +416,6 @@ fn messages_are_counted_for_the_connection_and_the_transport() {
     assert_eq!(all.refused_messages, 1);
     drop(one);
     assert_eq!(registry.statistics().messages, all.messages, "ended connections count");
-}
-
-#[tokio::test(start_paused = true)]
-async fn shutdown_closes_gracefully_until_the_deadline_and_then_immediately() {
-    let registry = registry();
-    let graceful = connect(&registry, &peer(), 0, false);
-    let stuck = connect(&registry, &peer(), 0, true);
-    let (waits, deadline) = (registry.shut_down(), Duration::from_secs(3));
-    let ((), ()) = tokio::join!(waits, registry.shutdown(deadline, "bye", async {}));
-    let end = Some((close_code::SHUTDOWN, "bye".to_owned()));
-    assert_eq!((&*graceful.ended.lock(), &*stuck.ended.lock()), (&end, &end));
-    assert!(connect(&registry, &peer(), 0, false).has_ended(), "the transport is shut down");
 }
 
 #[tokio::test(start_paused = true)]
