@@ -170,7 +170,8 @@ impl Backend for Quinn {
     fn unread(session: &Session<Self>) -> Option<usize> {
         let Native { connection, unread, .. } = session.native();
         let config = session.config();
-        Some(unread.bytes(connection, config.stream_window(), config.maximum_mtu))
+        let (stats, has_ended) = (connection.stats(), connection.close_reason().is_some());
+        Some(unread.bytes(&stats, has_ended, config.stream_window(), config.maximum_mtu))
     }
 
     fn datagram_queue(config: &QuinnConfig) -> usize {

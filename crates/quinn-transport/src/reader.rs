@@ -178,10 +178,15 @@ impl Unread {
 
     /// Returns how many bytes quinn holds of streams with such windows, and in packets of such a size: at most all that has arrived
     /// since it held nothing. If that is more than quinn itself permits, datagrams are
-    /// [separated](crate::socket) from now on, so that quinn holds what it permits, and as much from before.
-    /// What it holds because of [frames](of_frames) comes on top.
-    pub(crate) fn bytes(&self, connection: &Connection, window: u32, mtu: u16) -> usize {
-        let stats = connection.stats(); // not under the lock
+    /// [separated](crate::socket) until the connection has ended, so that quinn holds what it permits, and as much
+    /// from before. What it holds because of [frames](of_frames) comes on top.
+    pub(crate) fn bytes(
+        &self,
+        stats: &ConnectionStats,
+        has_ended: bool,
+        window: u32,
+        mtu: u16,
+    ) -> usize {
         let paused = &mut *self.paused.lock();
         let streams = paused.streams as u64;
         let permitted = streams * permitted(window);
@@ -189,13 +194,15 @@ impl Unread {
             0 => 0,
             _ => stats.udp_rx.bytes.saturating_sub(paused.drained_at),
         };
-        if since > permitted && !paused.is_separated {
+        if has_ended {
+            self.resume(paused); // it gets no more datagrams
+        } else if since > permitted && !paused.is_separated {
             paused.is_separated = true;
             self.separated.fetch_add(1, Ordering::Relaxed);
         }
         // A piece may keep its whole datagram, although quinn counts its packet only.
         let most = (2 * permitted).max(streams * PIECES * u64::from(mtu.max(1500)));
-        let bytes = since.min(most) + of_frames(&stats);
+        let bytes = since.min(most) + of_frames(stats);
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
@@ -252,4 +259,29 @@ fn of_frames(stats: &ConnectionStats) -> u64 {
 
 fn received(connection: &Connection) -> u64 {
     connection.stats().udp_rx.bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_are_not_separated_for_a_connection_that_has_ended() {
+        let separated = Arc::new(AtomicUsize::new(0));
+        let mut stats = ConnectionStats::default();
+        stats.udp_rx.bytes = 1 << 30;
+        for lasts in [true, false] {
+            let unread = Unread::new(separated.clone());
+            let paused = unread.pause(0);
+            let bytes = |has_ended| unread.bytes(&stats, has_ended, 1000, 1500);
+            if lasts {
+                bytes(false);
+                assert_eq!(separated.load(Ordering::Relaxed), 1);
+            }
+            assert!(bytes(true) > 0, "what it holds is counted");
+            assert_eq!(separated.load(Ordering::Relaxed), 0);
+            drop(paused);
+            assert_eq!(separated.load(Ordering::Relaxed), 0);
+        }
+    }
 }
