@@ -31,6 +31,7 @@ mod patches;
 mod performance;
 mod process;
 mod promises;
+mod races;
 mod readme;
 mod setup;
 mod simulate;
@@ -85,6 +86,8 @@ enum Command {
     },
     /// Give the parsers of untrusted bytes inputs that reach new code (libFuzzer)
     Fuzz(fuzz::Options),
+    /// Look for data races with ThreadSanitizer; needs a nightly compiler with rust-src
+    Races,
     /// Run all tests with the newest libmsquic in the registry
     Nightly,
     /// Send a file between two processes over mutual TLS
@@ -178,11 +181,12 @@ impl Command {
             | Self::Tidy
             | Self::Deny
             | Self::Doctor
-            | Self::Fuzz(_)
             | Self::Bench { render: true, .. }
             | Self::Completions { .. } => None,
             Self::Msquic(_) | Self::Nightly => Some(Build::Prefix),
             Self::Attack { .. }
+            | Self::Fuzz(_)
+            | Self::Races
             | Self::Test(_)
             | Self::Ci { .. }
             | Self::Demo { .. }
@@ -229,6 +233,7 @@ fn run(options: &Options) -> Result<()> {
         }
         Command::Attack { linkage, options } => attack::run(&workspace(linkage)?, options),
         Command::Fuzz(options) => fuzz::run(&Workspace::new(None)?, options),
+        Command::Races => races::run(&Workspace::new(None)?),
         Command::Nightly => nightly(),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { render: true, .. } => performance::render(&Workspace::new(None)?.root),

@@ -45,6 +45,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("fuzz --only msquic", "one of fuzz/targets, here the parsers of the C library"),
         ],
     ),
+    (
+        "races",
+        &[("races", "builds the standard library too, and takes a quarter of an hour or more")],
+    ),
     ("nightly", &[("nightly", "builds two libraries, and takes an hour or more")]),
     (
         "demo",
