@@ -131,7 +131,8 @@ mod tests {
     use bytes::Bytes;
     use net_traits::{CloseReason, RecvError};
 
-    #[tokio::test]
+    // In real time, a slow machine evicts stalled handshakes, whose places the test keeps.
+    #[tokio::test(start_paused = true)]
     async fn handshakes_of_strangers_end_no_connection() {
         for total in [1024, 4 * 1024 * 1024] {
             let handshakes = 1000;
