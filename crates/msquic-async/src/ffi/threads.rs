@@ -173,7 +173,14 @@ impl Threads {
                 return Some(job);
             }
             state.idle += 1;
-            let is_over = self.has_job.wait_for(&mut state, IDLE).timed_out();
+            let is_last = state.threads + state.starting == 1;
+            let is_over = match is_last {
+                true => {
+                    self.has_job.wait(&mut state);
+                    false
+                }
+                false => self.has_job.wait_for(&mut state, IDLE).timed_out(),
+            };
             state.idle -= 1;
             if is_over && state.threads > 1 && state.runnable(self.max_calls) == 0 {
                 state.threads -= 1;
