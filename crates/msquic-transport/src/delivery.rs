@@ -98,6 +98,8 @@ impl Delivery {
     fn run_alone(&self, limit: usize, has_streams: impl Fn() -> bool) -> bool {
         loop {
             self.state.store(RUNNING, Ordering::SeqCst);
+            // Before the handler gets what has arrived: nothing arrives after it is over.
+            let is_over = self.has_ended() && !has_streams();
             let handler = self.handler.lock().clone();
             // The handler's own panics are caught by `pass_on`; what it owns may panic when it is dropped.
             let passed = catch_unwind(AssertUnwindSafe(|| {
@@ -111,7 +113,7 @@ impl Delivery {
                 self.stopped.notify_waiters();
                 return true;
             }
-            if self.has_ended() && !has_streams() {
+            if is_over {
                 let unused = self.handler.lock().take();
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(unused))); // after unlocking
             }
@@ -138,5 +140,30 @@ impl Delivery {
             }
             stopped.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[test]
+    fn what_arrives_before_the_end_is_passed_on_before_the_handler_is_dropped() {
+        let (delivery, passed) = (Delivery::default(), Arc::new(AtomicUsize::new(0)));
+        let (arrived, of_handler) = (AtomicUsize::new(0), passed.clone());
+        delivery.set(Arc::new(move |delivery, _| {
+            of_handler.fetch_add(arrived.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+            if !delivery.has_ended() {
+                // Just after this call found nothing, another thread adds the last message.
+                arrived.store(1, Ordering::SeqCst);
+                delivery.end();
+                delivery.run(|| false);
+            }
+            false
+        }));
+        delivery.run(|| false);
+        assert_eq!(passed.load(Ordering::SeqCst), 1);
+        assert_eq!(Arc::strong_count(&passed), 1, "the handler is dropped");
     }
 }

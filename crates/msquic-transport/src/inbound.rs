@@ -140,9 +140,24 @@ impl Inbound {
     /// waited for room or memory. Call it after a handler was set, too.
     pub(crate) fn deliver_rest(&self) {
         if self.delivery.is_inline() && self.delivery.has_ended() {
+            self.drop_undelivered();
             self.take_rest();
         }
         self.deliver();
+    }
+
+    /// Calls the handler no more. What it does not get is dropped once the connection has ended: nothing else takes
+    /// it, and streams that wait for room would never end.
+    pub(crate) fn stop_delivery(&self) {
+        self.delivery.stop();
+        self.drop_undelivered();
+    }
+
+    fn drop_undelivered(&self) {
+        if self.delivery.is_inline() && self.delivery.has_ended() && self.delivery.is_stopped() {
+            self.inbox.clear();
+            self.resume();
+        }
     }
 
     /// Decodes what the streams hold that waited for room or memory, after the connection has ended.

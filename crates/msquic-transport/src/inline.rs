@@ -124,11 +124,12 @@ fn pass_on(
         let Some((received, mark)) = inbound.pop(Inbox::pop_with_mark) else { return false };
         let received = connection.shared.entry.hand_out(received);
         if let Err(RecvError::Closed(_)) = received {
-            return false; // the peer is no longer trusted
+            inbound.stop_delivery(); // the peer is no longer trusted
+            return false;
         }
         let is_message = received.is_ok();
         if catch_unwind(AssertUnwindSafe(|| handler(&connection, received))).is_err() {
-            delivery.stop();
+            inbound.stop_delivery();
             tracing::error!(parent: connection.span(), "the handler of messages panicked");
             connection.abort(close_code::HANDLER_PANICKED, "");
             return false;

@@ -140,7 +140,7 @@ impl Member for Shared {
     }
 
     fn abort(&self, code: u64, reason: &str) {
-        self.inbound.delivery().stop();
+        self.inbound.stop_delivery();
         self.inner.shutdown(code, reason);
     }
 
@@ -153,7 +153,7 @@ impl Member for Shared {
             coop::spend().await;
             return CloseOutcome::AlreadyClosed(self.ended().await);
         };
-        self.inbound.delivery().stop();
+        self.inbound.stop_delivery();
         self.entry.telemetry().closing(code, reason);
         *closing.lock() = Some(local()); // another call may have been between the two
         {

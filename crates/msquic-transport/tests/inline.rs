@@ -3,9 +3,9 @@
 mod common;
 
 use bytes::Bytes;
-use common::{ALPN, Pair, credentials, pair, run};
+use common::{ALPN, Pair, credentials, pair, pair_with, run};
 use futures_util::FutureExt;
-use msquic_transport::{MsQuicNetConnection, MsQuicTransport, serve_inline};
+use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig, serve_inline};
 use net_traits::{
     CloseReason, NetConnection, NetIncomingRequest, NetListener, NetTransport, RecvError,
     TrustPolicy, close_code,
@@ -265,4 +265,43 @@ fn nothing_of_a_revoked_peer_is_passed_on() {
             tokio::join!(flood, revoke);
         }
     });
+}
+
+#[test]
+fn a_handler_that_is_stopped_leaves_nothing_behind() {
+    type Stop = fn(&MsQuicNetConnection);
+    let stops: [Stop; 3] = [
+        |_| panic!("on purpose"),
+        |connection| connection.abort(7, ""),
+        |connection| {
+            let connection = connection.clone();
+            tokio::spawn(async move { connection.close(7, "").await });
+        },
+    ];
+    for stop in stops {
+        run(async {
+            // Fewer messages than are sent.
+            let small = MsQuicTransportConfig::new().receive_queue(4096);
+            let Pair { client, server, listener: _listener } =
+                pair_with(small.clone(), small).await;
+            let (owned, mut is_dropped) = mpsc::unbounded_channel::<()>();
+            let handle = server.clone();
+            let handler = move |connection: &MsQuicNetConnection, _: Received| {
+                let _owned = (&owned, &handle);
+                stop(connection);
+            };
+            server.on_message(handler).await.unwrap();
+            let send = async {
+                for _ in 0..100 {
+                    let mut messages = (0..1000).map(number).collect();
+                    if client.send_many(&mut messages).await.is_err() {
+                        break; // the connection has ended
+                    }
+                }
+            };
+            let (end, ()) = tokio::join!(server.recv(), send);
+            assert!(matches!(end, Err(RecvError::Closed(_))), "{end:?}");
+            assert_eq!(is_dropped.recv().await, None, "the handler is dropped");
+        });
+    }
 }
