@@ -103,7 +103,7 @@ impl<M: Member> Registry<M> {
 trait EndAt: Member {
     fn end_at(&self, limit: Limit) {
         let entry = self.entry();
-        // First, so that whoever misses a message finds the limit.
+        // First, so that a reader that misses a message finds the limit.
         if entry.emptied.set(limit).is_ok() && entry.share.end() {
             entry.registry.admission.refuse(entry.facts.remote_addr(), limit);
             self.abort(limit.code(), admission::reason(limit));
