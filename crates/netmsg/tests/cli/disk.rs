@@ -38,6 +38,10 @@ impl Disk {
     /// Mounts the file system again. No process may use it.
     pub(crate) fn restore(&self) {
         run("umount", [&self.directory]).unwrap();
+        // A copy, since the file system stays shut down while another mount namespace has it, for instance that of
+        // another test.
+        let copy = self.image.with_extension("copy");
+        fs::copy(&self.image, &copy).and_then(|_| fs::rename(&copy, &self.image)).unwrap();
         run("mount", mount(&self.image, &self.directory)).unwrap();
     }
 }
