@@ -11,6 +11,7 @@ const MARGIN: f64 = 30.0;
 /// Returns one chart below the other, each from zero to its largest value.
 pub(crate) fn draw(samples: &[Sample]) -> String {
     let (width, height) = (WIDTH + 2.0 * MARGIN, SERIES.len() as f64 * (HEIGHT + 2.0 * MARGIN));
+    let every = samples.len().div_ceil(WIDTH as usize).max(1); // at most one point for each pixel
     let end = samples.last().map_or(1.0, |sample| sample.at.as_secs_f64());
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
@@ -24,6 +25,7 @@ pub(crate) fn draw(samples: &[Sample]) -> String {
         let y = |value: f64| top + HEIGHT * (1.0 - value / largest);
         let points: Vec<_> = samples
             .iter()
+            .step_by(every)
             .map(|sample| format!("{:.1},{:.1}", x(sample), y((series.value)(sample))))
             .collect();
         // Writing to a string does not fail.
