@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::process::Command;
 use std::{env, thread};
 
-/// Runs tests of the calling program once more, in a network namespace with a loopback interface
-/// and `settings` (`net.ipv6.bindv6only=1`, see `sysctl(8)`).
+/// Runs tests of the calling program, also ignored ones, in a network namespace with a loopback
+/// interface and `settings` (`net.ipv6.bindv6only=1`, see `sysctl(8)`).
 ///
 /// Where no such namespace can be made, it says so on standard error, and runs nothing.
 ///
@@ -23,7 +23,7 @@ pub fn in_own_network(settings: &[&str], test: &str) {
     let program = env::current_exe().expect("the program has a path");
     let mut command = Command::new("unshare");
     command.args(["-Urn", "sh", "-c", SCRIPT, "sh"]).args(settings).arg("--").arg(program);
-    let output = command.args([test, "--nocapture"]).output();
+    let output = command.args([test, "--nocapture", "--include-ignored"]).output();
     let (text, errors) = match &output {
         Ok(output) => (
             String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -9,5 +9,6 @@ mod death;
 mod disk;
 mod hostile;
 mod measure;
+mod names;
 mod program;
 mod transfer;
