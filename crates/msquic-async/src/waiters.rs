@@ -4,7 +4,7 @@
 //! cannot know when their caller stops waiting; they use [`Waiters::poll_registered`], whose
 //! [`Pollers`] keep one waker per task and find out which tasks no longer wait.
 
-// The mutex of `parking_lot`, or of a model checker: `tests/models.rs` includes this file too.
+// The mutex of `parking_lot`, or of a model checker: `tests/models` includes this file too.
 use crate::lock::Mutex;
 use crate::waker_check::registered;
 use std::collections::HashMap;

@@ -20,7 +20,7 @@
 //!
 //! Each function is one step under the lock, and wakes after unlocking.
 
-// The mutex of `parking_lot`, or of a model checker: `tests/models.rs` includes this file too.
+// The mutex of `parking_lot`, or of a model checker: `tests/models` includes this file too.
 use crate::lock::Mutex;
 use crate::waker_check::registered;
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 //! caller is told to release what the gate protects: the one that closed an empty gate, or the
 //! last to leave a closed one.
 
-// The atomics of `std`, or of a model checker: `tests/models.rs` includes this file too.
+// The atomics of `std`, or of a model checker: `tests/models` includes this file too.
 use super::atomic::{AtomicUsize, Ordering};
 use std::ops::Deref;
 

@@ -9,14 +9,14 @@
 //! them closes the handle, on a thread that may block if the close waits outside of callbacks (C9).
 
 use super::Handle;
+use super::atomic::{AtomicBool, Ordering};
 use super::gate::{Gate, Gated, Inside};
 use super::may_block;
 use super::status::Status;
+use crate::lock::Mutex;
 use msquic::ffi::HQUIC;
-use parking_lot::Mutex;
 use std::mem::ManuallyDrop;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Closes handles of one kind, and keeps what must outlive them.
 pub(crate) trait Closer: Send + 'static {
@@ -157,14 +157,14 @@ impl<S: Slotted> Gated for S {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::ptr;
     use std::sync::Arc;
     use std::sync::mpsc;
 
     /// Reports when it closes a handle.
-    struct ReportingCloser(mpsc::Sender<()>);
+    pub(in crate::ffi) struct ReportingCloser(pub(in crate::ffi) mpsc::Sender<()>);
 
     impl Closer for ReportingCloser {
         const WAITS: bool = false;

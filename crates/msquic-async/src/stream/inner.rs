@@ -16,10 +16,11 @@ use crate::connection::{StreamConnection, Ticket};
 use crate::ffi::receive::Held;
 use crate::ffi::status::Status;
 use crate::ffi::stream::{NativeStream, StreamHold};
+// The mutex of `parking_lot`, or of a model checker: `tests/models` includes this file too.
+use crate::lock::Mutex;
 use crate::waiters::Waiters;
 use crate::waker_check::registered;
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 

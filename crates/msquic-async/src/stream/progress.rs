@@ -3,9 +3,10 @@
 //! A completion wakes the futures whose bytes it completed, and no others. `poll_*` functions cannot know when
 //! their caller stops waiting, so they are woken by each completion.
 
+// The mutex of `parking_lot`, or of a model checker: `tests/models` includes this file too.
+use crate::lock::Mutex;
 use crate::waiters::Waiters;
 use crate::waker_check::registered;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
 
