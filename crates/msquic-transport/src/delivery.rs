@@ -15,11 +15,12 @@
 //! The handler is kept by the inbox of its connection, and dropped after the end, when no stream can
 //! add messages any more. A handler that owns a handle of its connection is dropped then, too.
 
-use parking_lot::Mutex;
+// The atomics and the mutex, or those of a model checker: `tests/models.rs` includes this file too.
+use crate::atomic::{AtomicBool, AtomicU8, Ordering};
+use crate::lock::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use tokio::sync::Notify;
 
 const IDLE: u8 = 0;

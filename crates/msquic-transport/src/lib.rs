@@ -78,6 +78,9 @@ mod shared;
 mod stream_pool;
 mod transport;
 
+use parking_lot as lock;
+use std::sync::atomic;
+
 pub use certificate::resolve_bad_certificate;
 pub use config::{MsQuicTransportConfig, STREAM_OP_TIMEOUT};
 pub use connection::MsQuicNetConnection;

@@ -13,10 +13,11 @@
 //! future that waits for [`arrived`](Inbox::arrived) loses no message.
 
 use crate::frame::Message;
+// The mutex of `parking_lot`, or of a model checker: `tests/models.rs` includes this file too.
+use crate::lock::Mutex;
 use crate::memory_budget::Share;
 use crate::receipts::MAX_UNWRITTEN;
 use net_traits::{CloseReason, RecvError};
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
@@ -402,4 +403,5 @@ pub fn cost(entry: &Received) -> usize {
 }
 
 #[cfg(test)]
+#[path = "inbox/tests.rs"] // also for the models, which include this file
 mod tests;

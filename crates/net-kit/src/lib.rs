@@ -69,3 +69,5 @@ pub mod tls;
 mod trust_expiry;
 pub mod unacknowledged;
 mod violations;
+
+use parking_lot as lock;

@@ -15,15 +15,18 @@
 //! complete one of any permitted size; if the peer does not send the rest, the time limit ends the
 //! connection. At the limit of the transport no connection waits, because one of them is ended.
 
+#[path = "memory_budget/charge.rs"] // the paths are for tests/models.rs, which includes this file
 mod charge;
+#[path = "memory_budget/gap.rs"]
 mod gap;
+#[path = "memory_budget/pace.rs"]
 mod pace;
 
 pub use charge::Charge;
 pub use gap::Gap;
 
+use crate::lock::Mutex;
 use pace::{Gaps, Pace, Progress};
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -497,4 +500,5 @@ impl Drop for Unfinished {
 }
 
 #[cfg(test)]
+#[path = "memory_budget/tests.rs"]
 mod tests;
