@@ -37,14 +37,7 @@ const TOLERANCE: usize = 64;
 
 #[test]
 fn connections_that_are_over_leave_nothing_allocated() {
-    if env::var_os(CHILD).is_none() {
-        let test = "ffi::heap::connections_that_are_over_leave_nothing_allocated";
-        let mut child = Command::new(env::current_exe().unwrap());
-        let child = child.env(CHILD, "1").env(EXACT.0, EXACT.1);
-        let output = child.args(["--exact", "--nocapture", test]).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+    if !is_child("connections_that_are_over_leave_nothing_allocated") {
         return;
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -57,6 +50,45 @@ fn connections_that_are_over_leave_nothing_allocated() {
     let least = allocated.windows(2).map(|round| round[1].saturating_sub(round[0])).min().unwrap();
     let each = least / CONNECTIONS;
     assert!(each < TOLERANCE, "each connection leaves {each} bytes: {allocated:?}");
+}
+
+#[test]
+fn memory_of_closed_connections_is_given_back() {
+    if !is_child("memory_of_closed_connections_is_given_back") {
+        return;
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let node = Node::new();
+    runtime.block_on(node.round()); // pools and threads stay
+    let before = resident();
+    let mut most = 0;
+    for _ in 0..ROUNDS {
+        runtime.block_on(node.round());
+        most = most.max(resident());
+    }
+    let enough = before + (most - before) / 2;
+    for _ in 0..600 {
+        if resident() < enough {
+            return;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{before} KiB became {most}, and then {}", resident());
+}
+
+/// Runs a test alone in a child process. Returns whether this is that.
+fn is_child(test: &str) -> bool {
+    if env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let mut child = Command::new(env::current_exe().unwrap());
+    let child = child.env(CHILD, "1").env(EXACT.0, EXACT.1);
+    let test = format!("ffi::heap::{test}");
+    let output = child.args(["--exact", "--nocapture", &test]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
+    false
 }
 
 /// A listener that trusts one of two clients.
@@ -183,4 +215,11 @@ fn allocated() -> usize {
     // SAFETY: it takes nothing and returns numbers.
     let info = unsafe { libc::mallinfo2() };
     info.uordblks + info.hblkhd
+}
+
+/// Resident memory in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().split(' ').next().unwrap().parse().unwrap()
 }

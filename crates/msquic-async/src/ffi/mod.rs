@@ -57,6 +57,7 @@ pub(crate) mod stream;
 #[cfg(test)]
 mod testing;
 mod threads;
+mod trim;
 
 use msquic::ffi::HQUIC;
 use std::slice;

@@ -9,7 +9,8 @@
 use super::guard::guard;
 use super::jobs::{Job, Jobs, Place};
 use super::status::Status;
-use parking_lot::{Condvar, Mutex};
+use super::trim;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::io;
 use std::thread;
 use std::time::Duration;
@@ -72,6 +73,14 @@ pub(super) fn cancel_resolve(place: Place) {
     drop(job);
 }
 
+/// Counts a closed connection. After many, a thread gives memory back when it is idle.
+pub(super) fn connection_closed() {
+    if trim::connection_closed() {
+        THREADS.state.lock().is_trim_due = true;
+        THREADS.has_job.notify_one();
+    }
+}
+
 struct Threads {
     name: &'static str,
     max_threads: usize,
@@ -89,6 +98,8 @@ struct State {
     starting: usize,
     /// Threads that wait for a job.
     idle: usize,
+    /// A thread that is idle for [`IDLE`] gives memory back.
+    is_trim_due: bool,
 }
 
 static THREADS: Threads = Threads::new("msquic-async", MAX_THREADS, MAX_CALLS);
@@ -104,6 +115,7 @@ impl Threads {
             threads: 0,
             starting: 0,
             idle: 0,
+            is_trim_due: false,
         };
         Self { name, max_threads, max_calls, state: Mutex::new(state), has_job: Condvar::new() }
     }
@@ -173,8 +185,8 @@ impl Threads {
                 return Some(job);
             }
             state.idle += 1;
-            let is_last = state.threads + state.starting == 1;
-            let is_over = match is_last {
+            let stays = state.threads + state.starting == 1 && !state.is_trim_due;
+            let is_over = match stays {
                 true => {
                     self.has_job.wait(&mut state);
                     false
@@ -182,7 +194,14 @@ impl Threads {
                 false => self.has_job.wait_for(&mut state, IDLE).timed_out(),
             };
             state.idle -= 1;
-            if is_over && state.threads > 1 && state.runnable(self.max_calls) == 0 {
+            if !is_over || state.runnable(self.max_calls) > 0 {
+                continue;
+            }
+            if state.is_trim_due {
+                state.is_trim_due = false; // no other thread does it
+                let is_done = MutexGuard::unlocked(&mut state, trim::run);
+                state.is_trim_due |= !is_done;
+            } else if state.threads > 1 {
                 state.threads -= 1;
                 return None;
             }

@@ -15,6 +15,7 @@ use super::secrets::Secrets;
 use super::sends::DatagramContext;
 use super::slot::{Closer, Slot, Slotted};
 use super::status::Status;
+use super::threads;
 use bytes::Bytes;
 use msquic::ffi;
 use net_traits::close_code::sent_reason;
@@ -229,6 +230,7 @@ impl Closer for ConnectionCloser {
         // SAFETY: C4, C9: the caller's promise. On the connection's own thread this does not block,
         // elsewhere it may.
         unsafe { call!(ConnectionClose(handle)) };
+        threads::connection_closed();
         self.0.remove();
     }
 }
