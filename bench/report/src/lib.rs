@@ -3,14 +3,16 @@
 //! 1. [`Report`] is the stored form (JSON): for each workload the figures of all rounds.
 //! 2. [`Report::markdown`] shows medians and ratios as tables.
 //! 3. [`Report::goals`] shows which goals of the project the figures reach.
-//! 4. [`Chart`] draws bars with the spread of the rounds, as SVG.
+//! 4. [`Chart`] draws bars with the spread of the rounds, as SVG; [`draw_lines`] figures that change.
 #![forbid(unsafe_code)]
 
 mod chart;
 mod goals;
+mod lines;
 mod table;
 
 pub use chart::Chart;
+pub use lines::{Line, draw_lines};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};

@@ -109,6 +109,11 @@ impl<'a> Summary<'a> {
         Self(times)
     }
 
+    /// The times in ascending order.
+    pub(crate) fn times(&self) -> &[Duration] {
+        self.0
+    }
+
     /// The time that `percent` of all do not exceed.
     fn quantile(&self, percent: usize) -> Duration {
         let Self(times) = self;

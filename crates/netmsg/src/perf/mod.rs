@@ -1,7 +1,9 @@
 //! `netmsg perf`: throughput, latency and loss between this machine and a listener.
 
+mod chart;
 mod message;
 mod server;
+mod throughput;
 
 pub(crate) use server::answer;
 
@@ -13,9 +15,11 @@ use crate::{close_code, protocol};
 use anyhow::{Context, Result, anyhow, bail};
 use message::{Ask, Counted, MAX_MESSAGE};
 use net_traits::{Bytes, CertHash, DatagramError, DynConnection, NetConnection};
-use serde_json::{Value, json};
+use serde_json::json;
 use server::send_for;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use throughput::{Meter, Throughput};
 use tokio::time::{sleep, timeout};
 
 /// Measure throughput, latency and loss
@@ -42,6 +46,9 @@ pub(crate) struct Options {
     /// How many datagrams are sent
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     datagrams: u32,
+    /// Draw the figures into this file, as SVG
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
 }
 
 pub(crate) async fn run(session: &Session, options: &Options) -> Result<()> {
@@ -60,10 +67,10 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Result<()> {
     output.event("latency", format!("latency   {}", summary.text()), summary.fields());
 
     let time = Duration::from_secs(options.seconds.into());
-    let measured = upload(&connection, options.size, time).await?;
-    output.event("upload", format!("upload    {}", measured.text()), measured.fields());
-    let measured = download(&connection, options.size, time).await?;
-    output.event("download", format!("download  {}", measured.text()), measured.fields());
+    let up = upload(&connection, options.size, time).await?;
+    output.event("upload", format!("upload    {}", up.text()), up.fields());
+    let down = download(&connection, options.size, time).await?;
+    output.event("download", format!("download  {}", down.text()), down.fields());
 
     let (text, fields) = match loss(&connection, options.datagrams).await? {
         None => ("not measured: no datagrams".to_owned(), json!({ "sent": null })),
@@ -76,6 +83,14 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Result<()> {
     };
     output.event("loss", format!("loss      {text}"), fields);
     connection.close(close_code::DONE, "").await;
+    if let Some(file) = &options.chart {
+        let peer = format!("netmsg perf with {peer} at {address}");
+        let latency = Summary::of(&mut times);
+        let svg = chart::draw(peer, &latency, [&up, &down], &text);
+        std::fs::write(file, svg).with_context(|| format!("cannot write {}", file.display()))?;
+        let fields = json!({ "file": file.display().to_string() });
+        output.event("chart", format!("chart     {}", file.display()), fields);
+    }
     Ok(())
 }
 
@@ -103,21 +118,25 @@ async fn receive_counted(connection: &DynConnection) -> Result<Counted> {
 }
 
 async fn upload(connection: &DynConnection, size: u32, time: Duration) -> Result<Throughput> {
-    let started = Instant::now();
+    let (started, mut meter) = (Instant::now(), Meter::start());
     ask(connection, Ask::Upload).await?;
-    send_for(connection, size, time).await?;
+    send_for(connection, size, time, |bytes| meter.add(bytes)).await?;
     let counted = receive_counted(connection).await?;
-    Ok(Throughput { counted, time: started.elapsed() })
+    Ok(Throughput { counted, time: started.elapsed(), meter })
 }
 
 async fn download(connection: &DynConnection, size: u32, time: Duration) -> Result<Throughput> {
     let millis = u32::try_from(time.as_millis())?;
     let (mut counted, started) = (Counted::default(), Instant::now());
+    let mut meter = Meter::start();
     ask(connection, Ask::Download { size, millis }).await?;
     loop {
         match next(connection).await? {
             message if message.is_empty() => break,
-            message => counted.add(message.len()),
+            message => {
+                counted.add(message.len());
+                meter.add(message.len());
+            }
         }
     }
     let time = started.elapsed();
@@ -125,7 +144,7 @@ async fn download(connection: &DynConnection, size: u32, time: Duration) -> Resu
     if sent != counted {
         bail!("{} messages were sent and {} arrived", sent.messages, counted.messages);
     }
-    Ok(Throughput { counted, time })
+    Ok(Throughput { counted, time, meter })
 }
 
 /// Returns how many datagrams were sent and received; `None` without datagrams.
@@ -159,32 +178,6 @@ async fn next(connection: &DynConnection) -> Result<Bytes> {
     let received = timeout(STALL, connection.recv()).await;
     let received = received.with_context(|| format!("no message for {} s", STALL.as_secs()))?;
     Ok(received?.0)
-}
-
-/// What arrived in which time.
-struct Throughput {
-    counted: Counted,
-    time: Duration,
-}
-
-impl Throughput {
-    fn per_second(&self) -> f64 {
-        self.counted.bytes as f64 / self.time.as_secs_f64().max(1e-9)
-    }
-
-    fn text(&self) -> String {
-        let Counted { messages, bytes } = self.counted;
-        let (seconds, rate) = (self.time.as_secs_f64(), self.per_second() / 1e6);
-        format!("{rate:.1} MB/s ({messages} messages, {bytes} bytes, {seconds:.2} s)")
-    }
-
-    fn fields(&self) -> Value {
-        let Counted { messages, bytes } = self.counted;
-        json!({
-            "messages": messages, "bytes": bytes, "micros": micros(self.time),
-            "bytes_per_second": self.per_second() as u64,
-        })
-    }
 }
 
 /// Bytes of a datagram, which every path carries.

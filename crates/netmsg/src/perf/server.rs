@@ -36,7 +36,8 @@ async fn answer_all(connection: &DynConnection) -> Result<()> {
             }
             Ask::Download { size, millis } => {
                 let counted =
-                    send_for(connection, size, Duration::from_millis(millis.into())).await?;
+                    send_for(connection, size, Duration::from_millis(millis.into()), |_| {})
+                        .await?;
                 connection.send_bytes(counted.encode().into()).await?;
             }
             Ask::Echo => echo(connection).await?,
@@ -64,17 +65,19 @@ async fn upload(connection: &DynConnection) -> Result<Counted> {
     }
 }
 
-/// Sends messages for a while, then an empty one.
+/// Sends messages for a while, then an empty one. Calls `sent` with the bytes of each.
 pub(super) async fn send_for(
     connection: &DynConnection,
     size: u32,
     time: Duration,
+    mut sent: impl FnMut(usize),
 ) -> Result<Counted> {
     let message = Bytes::from(vec![0x5a; size as usize]);
     let (mut counted, started) = (Counted::default(), Instant::now());
     while started.elapsed() < time {
         connection.send_bytes(message.clone()).await?;
         counted.add(message.len());
+        sent(message.len());
     }
     connection.send_bytes(Bytes::new()).await?;
     Ok(counted)

@@ -58,6 +58,31 @@ fn throughput_latency_and_loss_are_measured_over_each_transport() {
 }
 
 #[test]
+fn a_chart_shows_latency_throughput_and_loss() {
+    let (listener, peer) = User::pair();
+    let listen = listener.listen(&["--perf"]);
+    let short = ["perf", "--seconds", "1", "--round-trips", "10", "--datagrams", "20"];
+    let perf = |file: &str| peer.run(&[&short[..], &["--chart", file, &listen.address()]].concat());
+    let file = peer.path("perf.svg").into_os_string().into_string().unwrap();
+    let measured = perf(&file);
+    assert_eq!(measured.code, exit::SUCCESS, "{measured:?}");
+    assert_eq!(measured.find("chart")["file"], file.as_str());
+    let svg = std::fs::read_to_string(&file).unwrap();
+    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"), "{svg}");
+    assert_eq!(svg.matches("<polyline").count(), 3, "round trips and two directions: {svg}");
+    for part in [&listener.identity, "percentile", "upload, MB/s", "download, MB/s", "20 datagrams"]
+    {
+        assert!(svg.contains(part), "no {part}: {svg}");
+    }
+    for points in svg.split(" points=\"").skip(1) {
+        let (points, _) = points.split_once('"').unwrap();
+        assert!(points.contains(' '), "more than a point: {svg}");
+    }
+    let nowhere = format!("{file}/perf.svg");
+    perf(&nowhere).failed(exit::FAILED, &format!("cannot write {nowhere}"));
+}
+
+#[test]
 fn measurements_must_be_allowed() {
     let (listener, peer) = User::pair();
     let listen = listener.listen(&[]);
