@@ -62,6 +62,7 @@ pub use connection::{
     OpenSendStream, RebindError, ReceiveDatagram, RemoteCertificateReceiver, SendDatagram,
     ShutdownError, StartError as ConnectionStartError, StreamCounts, TrackDatagram, WatchShutdown,
 };
+pub use ffi::configuration::CipherSuite;
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use ffi::execution::ExecutionDriver;
 pub use ffi::library::{

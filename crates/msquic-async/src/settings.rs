@@ -1,5 +1,6 @@
 //! `Settings`: the settings of connections. A setter takes a value, or `None` to clear it again.
 
+use crate::ffi::configuration::CipherSuite;
 use crate::ffi::holding::Holding;
 use crate::ffi::library::{LibraryVersion, has_patch, library_version};
 use crate::ffi::raw::TrustedPeers;
@@ -87,6 +88,22 @@ impl Settings {
         self
     }
 
+    /// The cipher suites that this side permits; an attempt whose sides have none in common fails. It takes
+    /// effect in the settings of a configuration only. Default: all. Of those that both sides permit, the listener
+    /// chooses the first in the order of [`CipherSuite`]; without the vendored library, in msquic's order,
+    /// in which AES-256-GCM is first.
+    ///
+    /// ```
+    /// use msquic_async::{CipherSuite, Settings};
+    ///
+    /// let settings = Settings::new().cipher_suites(vec![CipherSuite::Aes256Gcm]);
+    /// ```
+    #[must_use]
+    pub fn cipher_suites(mut self, value: impl Into<Option<Vec<CipherSuite>>>) -> Self {
+        self.cipher_suites = value.into();
+        self
+    }
+
     /// Checks the values, as [`Configuration::client`](crate::Configuration::client) does: fails
     /// for values that msquic accepts but cannot work with.
     ///
@@ -113,6 +130,9 @@ impl Settings {
             && minimum > maximum
         {
             return invalid("minimum_mtu", minimum.to_string(), "at most maximum_mtu");
+        }
+        if self.cipher_suites.as_ref().is_some_and(Vec::is_empty) {
+            return invalid("cipher_suites", "empty".to_owned(), "one or more");
         }
         let windows = [
             ("connection_window", self.connection_window),
@@ -175,6 +195,7 @@ macro_rules! settings {
         pub struct Settings {
             $(pub(crate) $name: Option<$type>,)*
             pub(crate) resumption: Option<Resumption>,
+            pub(crate) cipher_suites: Option<Vec<CipherSuite>>,
             pub(crate) zero_copy_receive: ZeroCopy,
         }
 
@@ -212,6 +233,7 @@ macro_rules! settings {
                 Self {
                     $($name: self.$name.or(defaults.$name),)*
                     resumption: self.resumption.or(defaults.resumption),
+                    cipher_suites: self.cipher_suites.or(defaults.cipher_suites),
                     zero_copy_receive: match self.zero_copy_receive {
                         ZeroCopy::No => defaults.zero_copy_receive,
                         given => given,
@@ -335,6 +357,7 @@ mod tests {
         error(Settings::new().uni_receive_window(window));
         error(Settings::new().uni_receive_window(4095));
         error(Settings::new().initial_window_packets(0));
+        error(Settings::new().cipher_suites(vec![]));
         error(Settings::new().stream_receive_buffer(1 << 20));
         error(Settings::new().minimum_mtu(1400).maximum_mtu(1300));
         let both = Settings::new().stream_receive_buffer(1 << 20).stream_receive_window(1 << 20);

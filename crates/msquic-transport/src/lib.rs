@@ -93,7 +93,7 @@ pub use listener::MsQuicListener;
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use msquic_async::ExecutionDriver;
 pub use msquic_async::{
-    ConnectionStatistics, Dial, ExecutionProfile, KeyLog, LibraryVersion, Settings,
+    CipherSuite, ConnectionStatistics, Dial, ExecutionProfile, KeyLog, LibraryVersion, Settings,
     library_version, set_busy_polling, set_processors,
 };
 pub use net_kit::quic::CongestionControl;

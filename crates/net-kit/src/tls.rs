@@ -22,8 +22,8 @@ use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
-    PeerIncompatible, ServerConfig, SignatureScheme, version,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
+    OtherError, PeerIncompatible, ServerConfig, SignatureScheme, SupportedCipherSuite, version,
 };
 use std::fmt;
 use std::net::SocketAddr;
@@ -49,6 +49,16 @@ pub struct TlsIdentity {
     key_log: Option<KeyLog>,
 }
 
+/// Returns the cryptography, which prefers AES-128-GCM: it and SHA-256 take less time than AES-256-GCM and
+/// SHA-384, and all implementations have it (RFC 8446, section 9.1).
+fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    let is_other =
+        |suite: &SupportedCipherSuite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256;
+    provider.cipher_suites.sort_by_key(is_other);
+    provider
+}
+
 impl TlsIdentity {
     /// Reads the key of a credential.
     ///
@@ -56,7 +66,7 @@ impl TlsIdentity {
     ///
     /// [`CredentialError::Unusable`] for a key of a kind that rustls does not support.
     pub fn new(credential: NetCredential) -> Result<Self, CredentialError> {
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(provider());
         let (chain, key) = (credential.certificate_chain().to_vec(), credential.private_key());
         let key = CertifiedKey::from_der(chain, key.clone_key(), &provider).map_err(unusable)?;
         Ok(Self { credential, key: Arc::new(key.into()), provider, key_log: None })
@@ -379,6 +389,8 @@ mod tests {
         assert_eq!(ends.run(), (None, None));
         let local_addr = ([10, 0, 0, 2], 2).into();
         let (session, verifier) = &ends.server;
+        let suite = session.negotiated_cipher_suite().unwrap().suite();
+        assert_eq!(suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
         let certificates = session.peer_certificates();
         let facts =
             facts(&handshake(&bob), local_addr, verifier, certificates, session.alpn_protocol());

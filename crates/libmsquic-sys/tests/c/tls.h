@@ -71,6 +71,7 @@ static int Portable = 1;            // portable certificates, or pointers to X50
 static int ClientAuth = 1;          // servers request a certificate
 static void (*ConnectedHook)(SIDE* Side);    // on the worker thread
 static uint16_t PeerBidiStreams;    // setting of the next configuration, if not 0
+static int AllowedCipherSuites;     // of the next configuration, if not 0
 static int LoadMayFail;             // OpenConfig returns NULL then
 static HQUIC Listener;
 static uint16_t Port;
@@ -232,6 +233,10 @@ static HQUIC OpenConfig(int Client, EVP_PKEY* Key, X509* Cert, STACK_OF(X509)* C
         (Portable ? QUIC_CREDENTIAL_FLAG_USE_PORTABLE_CERTIFICATES : 0) |
         (Client ? QUIC_CREDENTIAL_FLAG_CLIENT :
             ClientAuth ? QUIC_CREDENTIAL_FLAG_REQUIRE_CLIENT_AUTHENTICATION : 0);
+    if (AllowedCipherSuites) {
+        Credential.Flags |= QUIC_CREDENTIAL_FLAG_SET_ALLOWED_CIPHER_SUITES;
+        Credential.AllowedCipherSuites = AllowedCipherSuites;
+    }
     MUST(QUIC_SUCCEEDED(Api->ConfigurationOpen(
         Registration, &Alpn, 1, &Settings, sizeof(Settings), NULL, &Config)));
     QUIC_STATUS Status = Api->ConfigurationLoadCredential(Config, &Credential);

@@ -4,7 +4,7 @@ mod error;
 
 pub use error::ConfigurationError;
 
-use crate::ffi::configuration::{NativeConfiguration, Role};
+use crate::ffi::configuration::{NativeConfiguration, Role, Tls};
 use crate::ffi::raw::{FromRaw, Raw, kind};
 use crate::resumption::{Scope, missing_patch};
 use crate::{DatagramLimits, KeyLog, Registration, Settings, Status, StreamLimits, pkcs12};
@@ -176,8 +176,7 @@ impl Configuration {
             &alpn,
             settings.to_native(),
             settings.holding(),
-            role,
-            &bundle,
+            &Tls { role, pkcs12: &bundle, cipher_suites: settings.cipher_suites.as_deref() },
         )
         .map_err(|status| match status {
             Status::TLS_ERROR => CredentialError::Unusable(Cause::new(

@@ -18,6 +18,43 @@ pub(crate) enum Role {
     Server,
 }
 
+/// A cipher suite of TLS 1.3 (RFC 8446, appendix B.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CipherSuite {
+    /// `TLS_AES_128_GCM_SHA256`.
+    Aes128Gcm,
+    /// `TLS_AES_256_GCM_SHA384`.
+    Aes256Gcm,
+    /// `TLS_CHACHA20_POLY1305_SHA256`.
+    ChaCha20Poly1305,
+}
+
+impl CipherSuite {
+    fn native(self) -> ffi::QUIC_ALLOWED_CIPHER_SUITE_FLAGS {
+        match self {
+            Self::Aes128Gcm => {
+                ffi::QUIC_ALLOWED_CIPHER_SUITE_FLAGS_QUIC_ALLOWED_CIPHER_SUITE_AES_128_GCM_SHA256
+            }
+            Self::Aes256Gcm => {
+                ffi::QUIC_ALLOWED_CIPHER_SUITE_FLAGS_QUIC_ALLOWED_CIPHER_SUITE_AES_256_GCM_SHA384
+            }
+            Self::ChaCha20Poly1305 => {
+                ffi::QUIC_ALLOWED_CIPHER_SUITE_FLAGS_QUIC_ALLOWED_CIPHER_SUITE_CHACHA20_POLY1305_SHA256
+            }
+        }
+    }
+}
+
+/// What TLS needs of a configuration.
+pub(crate) struct Tls<'a> {
+    pub(crate) role: Role,
+    /// The certificates and the key.
+    pub(crate) pkcs12: &'a [u8],
+    /// Those that are permitted; `None` for all.
+    pub(crate) cipher_suites: Option<&'a [CipherSuite]>,
+}
+
 /// An open configuration. Connections that use it hold a count of it in libmsquic (C11).
 pub(crate) struct NativeConfiguration {
     slot: Slot<ConfigurationCloser>,
@@ -39,14 +76,13 @@ impl NativeConfiguration {
         self.child.is_of(registration)
     }
 
-    /// Opens a configuration and loads the certificates and key in `pkcs12`.
+    /// Opens a configuration and loads its certificates and key.
     pub(crate) fn open(
         registration: &Arc<NativeRegistration>,
         alpn: &[&[u8]],
         mut settings: NativeSettings,
         holding: Holding,
-        role: Role,
-        pkcs12: &[u8],
+        tls: &Tls<'_>,
     ) -> Result<Arc<Self>, Status> {
         let alpn = alpn_buffers(alpn)?;
         if holding == Holding::Several {
@@ -71,7 +107,7 @@ impl NativeConfiguration {
             })
         })?;
         let this = Self::with_handle(child, handle, holding);
-        this.load_credential(role, pkcs12)?;
+        this.load_credential(tls)?;
         Ok(this)
     }
 
@@ -94,7 +130,8 @@ impl NativeConfiguration {
         this
     }
 
-    fn load_credential(&self, role: Role, pkcs12: &[u8]) -> Result<(), Status> {
+    fn load_credential(&self, tls: &Tls<'_>) -> Result<(), Status> {
+        let &Tls { role, pkcs12, cipher_suites } = tls;
         let mut bundle = ffi::QUIC_CERTIFICATE_PKCS12 {
             Asn1Blob: pkcs12.as_ptr(),
             Asn1BlobLength: u32::try_from(pkcs12.len()).map_err(|_| Status::INVALID_PARAMETER)?,
@@ -113,6 +150,11 @@ impl NativeConfiguration {
                     ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_REQUIRE_CLIENT_AUTHENTICATION
                 }
             };
+        if let Some(suites) = cipher_suites {
+            config.Flags |=
+                ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_SET_ALLOWED_CIPHER_SUITES;
+            config.AllowedCipherSuites = suites.iter().fold(0, |all, suite| all | suite.native());
+        }
         config.__bindgen_anon_1.CertificatePkcs12 = &raw mut bundle;
         self.with(|handle| {
             // SAFETY: C12: without LOAD_ASYNCHRONOUS the bundle is read before the call returns.

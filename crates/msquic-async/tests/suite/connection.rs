@@ -5,8 +5,8 @@ use super::peers::{
 };
 use crate::executors::{run, run_tokio};
 use msquic_async::{
-    Configuration, Connection, KeyLog, ListenError, Listener, ReceiveEnd, ReceiveSink,
-    Registration, Status, StreamLimits, StreamType,
+    CipherSuite, Configuration, Connection, KeyLog, ListenError, Listener, ReceiveEnd, ReceiveSink,
+    Registration, Settings, Status, StreamLimits, StreamType,
 };
 use msquic_async::{ConnectionError, ConnectionStartError, ShutdownError};
 use std::net::UdpSocket;
@@ -239,7 +239,7 @@ fn limits_of_streams_can_be_raised_while_the_connection_runs() {
         let _first = open(true).await.unwrap();
         let waiting = open(false);
         let raise = async {
-            let settings = msquic_async::Settings::new().peer_uni_streams(3);
+            let settings = Settings::new().peer_uni_streams(3);
             pair.server.set_settings(&settings).await.unwrap();
         };
         let (opened, ()) = futures::join!(waiting, raise);
@@ -322,40 +322,7 @@ fn nothing_is_alive_after_the_registration_is_idle() {
 #[test]
 fn both_sides_log_the_same_secrets() {
     run(async || {
-        let directory = tempfile::tempdir().unwrap();
-        let (one, other) = (directory.path().join("server"), directory.path().join("client"));
-        let registration = Registration::new("test").unwrap();
-        let for_server = credential();
-        let configuration =
-            Configuration::server(&registration, &[ALPN], &settings(), &for_server).unwrap();
-        let configuration = configuration.with_key_log(KeyLog::file(&one).unwrap());
-        let listener = Listener::new(&registration, configuration, for_server).unwrap();
-        listener.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
-        let configuration =
-            client_configuration(&registration, &settings(), StreamLimits::default())
-                .with_key_log(KeyLog::file(&other).unwrap());
-        let client = Connection::new(&registration, credential()).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let start = client.start(&configuration, "127.0.0.1", port);
-        let accept = async {
-            let accepted = listener.accept().await.unwrap();
-            accepted.accept().await.map(|()| accepted)
-        };
-        let (started, _accepted) = futures::join!(start, accept);
-        started.unwrap();
-
-        // They are written in the background.
-        let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        let read = |path: &std::path::Path| loop {
-            let text = std::fs::read_to_string(path).unwrap();
-            if text.lines().count() >= 4 {
-                return text;
-            }
-            assert!(std::time::Instant::now() < deadline, "{text:?}");
-            std::thread::yield_now();
-        };
-        let log = read(&one);
-        assert_eq!(log, read(&other));
+        let log = key_log(settings(), settings()).await.unwrap();
         for label in ["CLIENT_HANDSHAKE", "SERVER_HANDSHAKE", "CLIENT_TRAFFIC", "SERVER_TRAFFIC"] {
             let line = log.lines().find(|line| line.starts_with(label)).unwrap();
             let words: Vec<_> = line.split(' ').collect();
@@ -363,6 +330,63 @@ fn both_sides_log_the_same_secrets() {
             assert!([64, 96].contains(&words[2].len()), "{line}");
         }
     });
+}
+
+#[test]
+fn connections_use_a_cipher_suite_that_both_sides_permit() {
+    use CipherSuite::{Aes128Gcm, Aes256Gcm, ChaCha20Poly1305};
+    run(async || {
+        let connect = async |of_server: &[CipherSuite], of_client: &[CipherSuite]| {
+            let permit = |suites: &[CipherSuite]| settings().cipher_suites(suites.to_vec());
+            let log = key_log(permit(of_server), permit(of_client)).await?;
+            // The secrets are as long as the hash of the suite.
+            let secret = log.lines().next().and_then(|line| line.split(' ').nth(2));
+            Ok::<_, ConnectionStartError>(secret.unwrap().len() / 2)
+        };
+        let all = [Aes128Gcm, Aes256Gcm, ChaCha20Poly1305];
+        assert_eq!(connect(&[Aes256Gcm], &all).await.unwrap(), 48);
+        assert_eq!(connect(&all, &[Aes256Gcm]).await.unwrap(), 48);
+        assert_eq!(connect(&all, &[Aes128Gcm]).await.unwrap(), 32);
+        assert_eq!(connect(&[ChaCha20Poly1305, Aes256Gcm], &all[..2]).await.unwrap(), 48);
+        let none = connect(&[Aes256Gcm], &[Aes128Gcm, ChaCha20Poly1305]).await;
+        assert!(matches!(none, Err(ConnectionStartError::ConnectionLost(_))), "{none:?}");
+    });
+}
+
+/// Connects, and returns the key log, which is the same on both sides.
+async fn key_log(of_server: Settings, of_client: Settings) -> Result<String, ConnectionStartError> {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, other) = (directory.path().join("server"), directory.path().join("client"));
+    let registration = Registration::new("test").unwrap();
+    let for_server = credential();
+    let configuration = Configuration::server(&registration, &[ALPN], &of_server, &for_server);
+    let configuration = configuration.unwrap().with_key_log(KeyLog::file(&one).unwrap());
+    let listener = Listener::new(&registration, configuration, for_server).unwrap();
+    listener.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
+    let configuration = client_configuration(&registration, &of_client, StreamLimits::default())
+        .with_key_log(KeyLog::file(&other).unwrap());
+    let client = Connection::new(&registration, credential()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let start = client.start(&configuration, "127.0.0.1", port);
+    let accept = async {
+        let accepted = listener.accept().await.unwrap();
+        accepted.accept().await.map(|()| accepted)
+    };
+    let (started, _accepted) = futures::join!(start, accept);
+    started?;
+    // They are written in the background.
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let read = |path: &std::path::Path| loop {
+        let text = std::fs::read_to_string(path).unwrap();
+        if text.lines().count() >= 4 {
+            return text;
+        }
+        assert!(std::time::Instant::now() < deadline, "{text:?}");
+        std::thread::yield_now();
+    };
+    let log = read(&one);
+    assert_eq!(log, read(&other));
+    Ok(log)
 }
 
 #[test]
