@@ -127,6 +127,7 @@ impl TlsIdentity {
             .with_client_cert_verifier(verifier.clone())
             .with_cert_resolver(self.key.clone());
         config.alpn_protocols = protocols(alpn);
+        config.ignore_client_order = true; // of cipher suites
         config.send_tls13_tickets = 0;
         config.key_log = self.secrets().unwrap_or(config.key_log);
         config.session_storage = Arc::new(NoServerSessionStorage {}); // saves memory
@@ -345,7 +346,11 @@ mod tests {
 
     impl Ends {
         fn new(client: NetCredential, server: NetCredential, offered: &str) -> Self {
-            let config = TlsIdentity::new(client).unwrap().client(&[offered.to_owned()]);
+            Self::of(TlsIdentity::new(client).unwrap(), server, offered)
+        }
+
+        fn of(client: TlsIdentity, server: NetCredential, offered: &str) -> Self {
+            let config = client.client(&[offered.to_owned()]);
             let (config, of_client) = config.unwrap();
             let name = ServerName::try_from("peer").unwrap();
             let client = ClientConnection::new(Arc::new(config), name).unwrap();
@@ -389,8 +394,6 @@ mod tests {
         assert_eq!(ends.run(), (None, None));
         let local_addr = ([10, 0, 0, 2], 2).into();
         let (session, verifier) = &ends.server;
-        let suite = session.negotiated_cipher_suite().unwrap().suite();
-        assert_eq!(suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
         let certificates = session.peer_certificates();
         let facts =
             facts(&handshake(&bob), local_addr, verifier, certificates, session.alpn_protocol());
@@ -400,6 +403,21 @@ mod tests {
             (facts.alpn(), facts.certificate()),
             ("test/1", alice.certificate_chain().first())
         );
+    }
+
+    #[test]
+    fn a_server_prefers_aes_128_also_to_what_the_client_prefers() {
+        let (alice, bob) = (credential(TrustPolicy::Any), credential(TrustPolicy::Any));
+        for is_reversed in [false, true] {
+            let mut identity = TlsIdentity::new(alice.clone()).unwrap();
+            if is_reversed {
+                Arc::make_mut(&mut identity.provider).cipher_suites.reverse();
+            }
+            let mut ends = Ends::of(identity, bob.clone(), "test/1");
+            assert_eq!(ends.run(), (None, None));
+            let suite = ends.server.0.negotiated_cipher_suite().unwrap().suite();
+            assert_eq!(suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
+        }
     }
 
     #[test]

@@ -285,14 +285,17 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Status::INVALID_PARAMETER`] when a value is out of range; [`Status::INVALID_STATE`] when the
-    /// setting cannot be changed any more, or the connection has ended.
+    /// [`Status::INVALID_PARAMETER`] when a value is out of range, or for cipher suites, which a configuration
+    /// chooses; [`Status::INVALID_STATE`] when the setting cannot be changed any more, or the connection has ended.
     ///
     /// # Cancel safety
     ///
     /// A dropped future may or may not have changed them.
     pub async fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
         settings.validate().map_err(|_| Status::INVALID_PARAMETER)?;
+        if settings.cipher_suites.is_some() {
+            return Err(Status::INVALID_PARAMETER);
+        }
         let (native, settings) = (self.inner().native().clone(), settings.to_native());
         unblock(move |may_block| native.calls(may_block).set_settings(&settings)).await
     }

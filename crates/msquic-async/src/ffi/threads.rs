@@ -13,7 +13,7 @@ use super::trim;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::io;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many threads call libmsquic at most. Their jobs wait for its workers, one per processor, and for
 /// registrations to close.
@@ -73,10 +73,10 @@ pub(super) fn cancel_resolve(place: Place) {
     drop(job);
 }
 
-/// Counts a closed connection. After many, a thread gives memory back when it is idle.
+/// Counts a closed connection. After many, a thread gives memory back once none was closed for [`IDLE`].
 pub(super) fn connection_closed() {
     if trim::connection_closed() {
-        THREADS.state.lock().is_trim_due = true;
+        THREADS.state.lock().trim_at = Some(Instant::now() + IDLE);
         THREADS.has_job.notify_one();
     }
 }
@@ -98,8 +98,8 @@ struct State {
     starting: usize,
     /// Threads that wait for a job.
     idle: usize,
-    /// A thread that is idle for [`IDLE`] gives memory back.
-    is_trim_due: bool,
+    /// When a thread looks whether memory can be given back.
+    trim_at: Option<Instant>,
 }
 
 static THREADS: Threads = Threads::new("msquic-async", MAX_THREADS, MAX_CALLS);
@@ -115,7 +115,7 @@ impl Threads {
             threads: 0,
             starting: 0,
             idle: 0,
-            is_trim_due: false,
+            trim_at: None,
         };
         Self { name, max_threads, max_calls, state: Mutex::new(state), has_job: Condvar::new() }
     }
@@ -184,24 +184,24 @@ impl Threads {
             if let Some(job) = state.next_job(self.max_calls) {
                 return Some(job);
             }
-            state.idle += 1;
-            let stays = state.threads + state.starting == 1 && !state.is_trim_due;
-            let is_over = match stays {
-                true => {
-                    self.has_job.wait(&mut state);
-                    false
+            let now = Instant::now();
+            if state.trim_at.is_some_and(|at| at <= now) {
+                state.trim_at = None; // no other thread does it
+                if !MutexGuard::unlocked(&mut state, trim::run) {
+                    state.trim_at = Some(Instant::now() + IDLE);
                 }
-                false => self.has_job.wait_for(&mut state, IDLE).timed_out(),
-            };
-            state.idle -= 1;
-            if !is_over || state.runnable(self.max_calls) > 0 {
                 continue;
             }
-            if state.is_trim_due {
-                state.is_trim_due = false; // no other thread does it
-                let is_done = MutexGuard::unlocked(&mut state, trim::run);
-                state.is_trim_due |= !is_done;
-            } else if state.threads > 1 {
+            let is_last = state.threads + state.starting == 1;
+            let end = (!is_last).then(|| now + IDLE);
+            state.idle += 1;
+            match end.into_iter().chain(state.trim_at).min() {
+                Some(at) => drop(self.has_job.wait_until(&mut state, at)),
+                None => self.has_job.wait(&mut state),
+            }
+            state.idle -= 1;
+            let is_over = end.is_some_and(|end| end <= Instant::now());
+            if is_over && state.threads > 1 && state.runnable(self.max_calls) == 0 {
                 state.threads -= 1;
                 return None;
             }

@@ -11,22 +11,23 @@ const MANY: usize = 1000;
 /// How many connections were closed since the last search.
 static CLOSED: AtomicUsize = AtomicUsize::new(0);
 
-/// How many they were when a thread was idle for the last time.
-static SEEN: AtomicUsize = AtomicUsize::new(0);
+/// How many they were when [`run`] was called for the last time, or became due.
+static SEEN: AtomicUsize = AtomicUsize::new(MANY);
 
-/// Counts a connection. Returns whether [`run`] is due from now on.
+/// Counts a connection. Returns whether [`run`] is due some time from now.
 pub(super) fn connection_closed() -> bool {
     CLOSED.fetch_add(1, Ordering::Relaxed) + 1 == MANY
 }
 
-/// Gives memory back, unless connections have been closed since the last call: then `false`. Takes milliseconds for
-/// each 100 MB, during which threads that allocate may wait.
+/// Gives memory back, unless connections have been closed since the last call: then `false`, and it is due again
+/// some time later. Takes up to 30 ms for each 100 MB, during which threads that allocate may wait.
 pub(super) fn run() -> bool {
     let closed = CLOSED.load(Ordering::Relaxed);
     if SEEN.swap(closed, Ordering::Relaxed) != closed {
         return false;
     }
     CLOSED.store(0, Ordering::Relaxed);
+    SEEN.store(MANY, Ordering::Relaxed);
     give_back();
     true
 }
