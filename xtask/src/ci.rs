@@ -17,8 +17,10 @@ const LINKED: [&str; 6] =
 const ATTACK: [&str; 2] = ["--package", "quic-attack"];
 
 /// The optional features.
-const OPTIONAL: [&str; 2] =
-    ["--features", "msquic-async/driver,msquic-transport/driver,msquic-transport/metrics"];
+const OPTIONAL: [&str; 2] = [
+    "--features",
+    "msquic-async/driver,msquic-async/testing,msquic-transport/driver,msquic-transport/metrics",
+];
 
 /// The tests of `msquic-transport` that are repeated with msquic inside a runtime.
 const DRIVEN: [&str; 26] = [

@@ -49,6 +49,9 @@ mod resumption;
 mod send_stream;
 mod settings;
 mod stream;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
 mod waiters;
 mod waker_check;
 

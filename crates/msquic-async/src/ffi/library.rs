@@ -183,6 +183,21 @@ fn library() -> Result<&'static Library, Status> {
 }
 
 fn open() -> Result<Library, Status> {
+    #[cfg(feature = "testing")]
+    if super::scripted::is_installed() {
+        // SAFETY: it has all functions, and lives as long as the process.
+        let (table, version) = unsafe { take_functions(super::scripted::table()) }?;
+        // Shared: it is not closed at the end of the process.
+        let users = Users { is_shared: true, ..Users::default() };
+        return Ok(Library {
+            table,
+            version,
+            process: std::process::id(),
+            registrations: Mutex::default(),
+            users: Mutex::new(users),
+            closed: Condvar::new(),
+        });
+    }
     let mut table: *const ffi::QUIC_API_TABLE = ptr::null();
     // SAFETY: C2: the function writes one pointer to a table that stays valid until MsQuicClose,
     // which is called only when no handle is left and none can be opened any more.

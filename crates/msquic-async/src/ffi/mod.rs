@@ -48,6 +48,8 @@ pub(crate) mod processors;
 pub(crate) mod raw;
 pub(crate) mod receive;
 pub(crate) mod registration;
+#[cfg(feature = "testing")]
+pub(crate) mod scripted;
 pub(crate) mod secrets;
 mod sends;
 pub(crate) mod settings;
