@@ -79,7 +79,7 @@ fn ci_tests_each_platform_with_its_commands() {
     let linux = runners("linux");
     assert!(linux.iter().any(|it| it.ends_with("-arm")), "{linux:?}");
     assert!(linux.iter().any(|it| !it.ends_with("-arm")), "{linux:?}");
-    assert_eq!(commands("linux"), ["cargo xtask setup", "cargo xtask ci"]);
+    assert_eq!(commands("linux"), ["cargo xtask setup --nightly", "cargo xtask ci"]);
     let portable = runners("portable");
     assert!(["macos", "windows"].iter().all(|os| portable.iter().any(|it| it.starts_with(os))));
     assert_eq!(commands("portable"), ["cargo xtask portable"]);

@@ -57,14 +57,7 @@ struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Install missing build tools
-    Setup {
-        /// Also install the oldest Rust that the workspace supports
-        #[arg(long)]
-        msrv: bool,
-        /// Also install the beta of Rust
-        #[arg(long)]
-        beta: bool,
-    },
+    Setup(setup::Compilers),
     /// Build an unpatched libmsquic into target/msquic/VERSION-ORIGIN-TLS-PROFILE
     Msquic(msquic::Options),
     /// Run all tests
@@ -172,7 +165,7 @@ impl Command {
     /// Returns the libmsquic that the command builds, whose build tools must be installed.
     fn builds(&self) -> Option<Build> {
         match self {
-            Self::Setup { .. }
+            Self::Setup(_)
             | Self::Api { .. }
             | Self::Patches
             | Self::Errors
@@ -225,7 +218,7 @@ fn run(options: &Options) -> Result<()> {
     }
     let workspace = |linkage: &Linkage| Workspace::new(linkage.msquic.as_deref());
     match &options.command {
-        Command::Setup { msrv, beta } => setup::run(*msrv, *beta),
+        Command::Setup(compilers) => setup::run(compilers),
         Command::Msquic(options) => msquic::build(&Workspace::new(None)?, options).map(|_| ()),
         Command::Test(linkage) => ci::test(&workspace(linkage)?),
         Command::Ci { linkage, from } => {

@@ -28,10 +28,10 @@ const IGNORED: &str =
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let rustc = ["run", "nightly", "rustc", "--print", "sysroot"];
     let sysroot = process::output(Command::new("rustup").args(rustc))
-        .context("the races need a nightly compiler: rustup toolchain install nightly")?;
+        .context("the races need a nightly compiler: cargo xtask setup --nightly")?;
     ensure!(
         Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library").exists(),
-        "the source of the standard library is missing: rustup +nightly component add rust-src"
+        "the source of the standard library is missing: cargo xtask setup --nightly"
     );
     let (host, target) = (process::host()?, workspace.target.join("races"));
     fs::create_dir_all(&target).context("cannot create the target directory")?;

@@ -151,18 +151,36 @@ pub(crate) fn tools() -> impl Iterator<Item = (&'static str, Option<Build>, bool
     })
 }
 
-/// Installs missing tools, or prints how; also the oldest supported compiler with `msrv`, and the next
-/// one with `beta`.
-pub(crate) fn run(msrv: bool, beta: bool) -> Result<()> {
+/// Further compilers to install.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Compilers {
+    /// Also install the oldest Rust that the workspace supports
+    #[arg(long)]
+    msrv: bool,
+    /// Also install the beta of Rust
+    #[arg(long)]
+    beta: bool,
+    /// Also install a nightly Rust with miri, which `ci` uses, and the source that `races` needs
+    #[arg(long)]
+    nightly: bool,
+}
+
+/// Installs missing tools, or prints how, and the compilers.
+pub(crate) fn run(compilers: &Compilers) -> Result<()> {
     if let Err(error) = install_tools() {
         let is_optional = missing().iter().all(|need| need.purpose == Purpose::Test);
         ensure!(is_optional, error);
         println!("setup: {error:#}\nsetup: the tests that need it are skipped");
     }
-    for (is_wanted, beta) in [(msrv, false), (beta, true)] {
+    for (is_wanted, beta) in [(compilers.msrv, false), (compilers.beta, true)] {
         if is_wanted {
             msrv::install(beta)?;
         }
+    }
+    if compilers.nightly {
+        let install = ["toolchain", "install", "nightly", "--profile", "minimal"];
+        let components = ["--component", "miri,rust-src"];
+        process::run(Command::new("rustup").args(install).args(components))?;
     }
     println!("setup: all build tools are installed");
     Ok(())

@@ -12,6 +12,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("setup", "before the first build"),
             ("setup --msrv", "before `msrv`"),
             ("setup --beta", "before `msrv --beta`"),
+            ("setup --nightly", "before `races`; `ci` then uses miri"),
         ],
     ),
     (
