@@ -1,12 +1,12 @@
 //! `ci`: the steps that a change must pass, and the command `test`.
 
+use crate::beside::Beside;
 use crate::demo::{self, Program};
 use crate::process::{self, Workspace};
-use crate::{api, attack, deny, fuzz, package, readme, simulate, tidy};
-use anyhow::{Context, Result, bail, ensure};
+use crate::{attack, deny, fuzz, readme, simulate, tidy};
+use anyhow::{Context, Result, bail};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The packages that link libmsquic.
@@ -16,14 +16,40 @@ const LINKED: [&str; 6] =
 /// The package whose tests attack libmsquic. An unpatched library does not pass them.
 const ATTACK: [&str; 2] = ["--package", "quic-attack"];
 
+/// The programs for users, with the features of their tests.
+const PROGRAMS: [&str; 6] = [
+    "--package",
+    "netmsg",
+    "--package",
+    "examples",
+    "--features",
+    "examples/metrics,examples/driver",
+];
+
+/// The programs that measure.
+const MEASURING: [&str; 8] = [
+    "--package",
+    "attack-bench",
+    "--package",
+    "transport-bench",
+    "--package",
+    "soak",
+    "--package",
+    "simulate",
+];
+
+/// The features with which tests link an installed libmsquic.
+const SYSTEM: [&str; 2] = ["--features", "msquic-async/system,netmsg/system,examples/system"];
+
 /// The optional features.
 const OPTIONAL: [&str; 2] = [
     "--features",
     "msquic-async/driver,msquic-async/testing,msquic-transport/driver,msquic-transport/metrics",
 ];
 
-/// The tests of `msquic-transport` that are repeated with msquic inside a runtime.
-const DRIVEN: [&str; 26] = [
+/// The tests that are repeated with msquic inside a runtime: those of `msquic-transport`, and the observability
+/// of the examples.
+const DRIVEN: [&str; 28] = [
     "--test",
     "conformance",
     "--test",
@@ -38,6 +64,8 @@ const DRIVEN: [&str; 26] = [
     "messages",
     "--test",
     "network",
+    "--test",
+    "observability",
     "--test",
     "operation",
     "--test",
@@ -100,33 +128,26 @@ pub(crate) fn run(workspace: &Workspace, from: Option<&str>) -> Result<()> {
     steps.cargo("format", workspace.cargo(["fmt", "--all", "--check"]))?;
     steps.function("tidy", "cargo xtask tidy", || tidy::run(workspace))?;
     check_dependencies(workspace, &mut steps)?;
+    let mut beside = beside(workspace)?;
+    if from.is_none() {
+        beside.start(&workspace.target)?;
+    }
     lint(workspace, &mut steps)?;
     document(workspace, &mut steps)?;
-    steps.function("public interfaces", "cargo xtask api", || api::run(workspace, false))?;
-    // Tests wait most of the time, and leave the processors to a build of everything.
-    let self_contained = match from {
-        None if workspace.is_bundled() => {
-            Some(Beside::start(&["readme", "--self-contained"], &workspace.target)?)
-        }
-        _ => None,
-    };
     test_with(workspace, &mut steps)?;
-    interpret(workspace, &mut steps)?;
     watch_memory(workspace, &mut steps)?;
-    fuzz(workspace, &mut steps)?;
+    for name in ["release build of netmsg", "release build of the examples", "public interfaces"] {
+        steps.beside(name, &mut beside)?;
+    }
+    fuzz(workspace, &mut steps)?; // which uses the directory of release builds too
+    steps.beside("miri", &mut beside)?;
     steps.function("copied binaries", "cargo xtask ci", || copied(workspace))?;
     if workspace.is_bundled() {
-        measure_attack(workspace, &mut steps)?;
-        measure_messages(workspace, &mut steps)?;
-        soak_shortly(workspace, &mut steps)?;
-        simulate_shortly(workspace, &mut steps)?;
+        measure(workspace, &mut steps)?;
         steps.function("readme", "cargo xtask readme", || readme::run(workspace))?;
-        let by_hand = "cargo xtask readme --self-contained";
-        steps.function("self-contained programs", by_hand, || match self_contained {
-            Some(beside) => beside.finish(),
-            None => readme::self_contained(workspace),
-        })?;
-        steps.function("packages", "cargo xtask package", || package::run(workspace))?;
+    }
+    for name in ["self-contained programs", "packages"] {
+        steps.beside(name, &mut beside)?;
     }
     for untrusted in [false, true] {
         let name = if untrusted { "demo --untrusted" } else { "demo" };
@@ -206,13 +227,9 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     system.env("LIBMSQUIC_SYS_NO_BUILD", "1");
     steps.cargo("lint with an installed libmsquic", system)?;
     if workspace.is_bundled() {
-        steps.cargo("lint with libmsquic", linked(&[&ATTACK[..], &OPTIONAL].concat()))?;
-        let unpublished =
-            ["examples", "netmsg", "transport-bench", "attack-bench", "simulate", "soak"]
-                .map(|name| ["--package", name]);
-        let features = ["--features", "examples/metrics,transport-bench/s2n"];
-        let unpublished = [unpublished.as_flattened(), &features];
-        steps.cargo("lint examples and benches", clippy(&unpublished.concat()))?;
+        let features = ["--features", "transport-bench/s2n"];
+        let all = [&PROGRAMS[..], &ATTACK, &OPTIONAL, &MEASURING, &features];
+        steps.cargo("lint with libmsquic", linked(&all.concat()))?;
         let without = ["--package", "examples", "--package", "netmsg", "--no-default-features"];
         steps.cargo("lint examples and netmsg without msquic", clippy(&without))?;
     }
@@ -233,31 +250,21 @@ fn document(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 /// Tests in the development profile, in which libmsquic is built with its own assertions.
 fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     test_plain(workspace, steps)?;
-    let mut linked = side_by_side(workspace.cargo_linked(["test"]));
-    linked.args(LINKED).args(OPTIONAL).args(workspace.features());
-    if workspace.is_bundled() {
-        linked.args(ATTACK);
-    }
-    steps.cargo("test with msquic", linked)?;
+    // The same packages and features in both steps: cargo builds them once.
+    let linked = || {
+        let mut test = side_by_side(workspace.cargo_linked(["test"]));
+        test.args(LINKED).args(OPTIONAL).args(PROGRAMS);
+        match workspace.is_bundled() {
+            true => test.args(ATTACK),
+            false => test.args(SYSTEM),
+        };
+        test
+    };
+    steps.cargo("test with msquic", linked())?;
     if cfg!(target_os = "linux") {
-        let mut driven = side_by_side(workspace.cargo_linked(["test"]));
-        driven.args(LINKED).args(OPTIONAL).args(workspace.features());
+        let mut driven = linked();
         driven.args(DRIVEN).env("MSQUIC_TRANSPORT_DRIVEN", "1");
         steps.cargo("test with msquic inside a runtime", driven)?;
-    }
-    let mut netmsg = side_by_side(workspace.cargo_linked(["test"]));
-    netmsg.args(demo::package_args(workspace, "netmsg"));
-    steps.cargo("test netmsg", netmsg)?;
-    let mut examples = side_by_side(workspace.cargo_linked(["test"]));
-    examples.args(demo::package_args(workspace, "examples"));
-    examples.args(["--features", "examples/metrics"]);
-    steps.cargo("test the examples", examples)?;
-    if cfg!(target_os = "linux") {
-        let mut driven = workspace.cargo_linked(["test"]);
-        driven.args(demo::package_args(workspace, "examples"));
-        driven.args(["--features", "examples/metrics,examples/driver", "--test", "observability"]);
-        driven.env("MSQUIC_TRANSPORT_DRIVEN", "1");
-        steps.cargo("test the observability of msquic inside a runtime", driven)?;
     }
     Ok(())
 }
@@ -277,18 +284,46 @@ fn test_plain(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.cargo("test without msquic", plain)
 }
 
-/// Runs the modules without msquic under miri, which detects undefined behaviour and leaks. Skipped
-/// if miri is not installed; it exists for nightly compilers only.
-fn interpret(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+/// Returns the steps that run beside the others, in the order in which their results are needed: tests wait much of
+/// the time, lints, valgrind and miri use one processor at a time.
+fn beside(workspace: &Workspace) -> Result<Beside> {
+    let mut beside = Beside::default();
+    let program = std::env::current_exe()?;
+    let xtask = |arguments: &[&str]| {
+        let mut xtask = workspace.clean(Command::new(&program), arguments);
+        workspace.choose_library(&mut xtask);
+        xtask
+    };
+    let release = |package| {
+        let mut build = workspace.cargo_linked(["build", "--release"]);
+        build.args(demo::package_args(workspace, package));
+        build
+    };
+    beside.add("release build of netmsg", release("netmsg"));
+    let mut examples = release("examples");
+    examples.arg("--examples");
+    beside.add("release build of the examples", examples);
+    beside.add("public interfaces", xtask(&["api"]));
+    match miri(workspace) {
+        Some(miri) => beside.add("miri", miri),
+        None => println!("\n== miri: SKIPPED, it is not installed (cargo xtask setup --nightly)"),
+    }
+    if workspace.is_bundled() {
+        beside.add("self-contained programs", xtask(&["readme", "--self-contained"]));
+        beside.add("packages", xtask(&["package"]));
+    }
+    Ok(beside)
+}
+
+/// Returns the tests of the modules without msquic under miri, which detects undefined behaviour and leaks; `None` if
+/// it is not installed. It exists for nightly compilers only.
+fn miri(workspace: &Workspace) -> Option<Command> {
     let nightly = |args: &[&str]| {
         let mut command = workspace.nightly(["miri"]);
         command.args(args);
         command
     };
-    if process::output(&mut nightly(&["--version"])).is_err() {
-        println!("\n== miri: SKIPPED, it is not installed (rustup +nightly component add miri)");
-        return Ok(());
-    }
+    process::output(&mut nightly(&["--version"])).ok()?;
     let mut test = nightly(&["test", "--no-default-features", "--lib"]);
     // Property tests read a file, and a few cases are sufficient.
     test.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("PROPTEST_CASES", "8");
@@ -296,7 +331,7 @@ fn interpret(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         .args(LINKED)
         .arg("--")
         .args(WITHOUT_MSQUIC);
-    steps.cargo("miri", test)
+    Some(test)
 }
 
 /// Fuzzes each target for a few seconds, if that is possible.
@@ -321,35 +356,37 @@ fn watch_memory(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     })
 }
 
-/// Compares the memory of attacked endpoints with what is stated, and measures one attack, to check that the
-/// measurement works.
-fn measure_attack(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
-    let mut run = workspace.cargo_linked(["run", "--package", "attack-bench", "--", "run"]);
-    run.args(["--seconds", "1", "--rounds", "1", "--only", "partial messages", "--kind", "msquic"]);
-    steps.cargo("measure one attack", run)?;
-    let test = workspace.cargo_linked(["test", "--package", "attack-bench"]);
-    steps.cargo("memory under attack", test)
-}
-
-/// Runs the benchmarks in small, to check that they work. The figures are not checked.
-fn measure_messages(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
-    let mut run = workspace.cargo_linked(["run", "--package", "transport-bench", "--", "--quick"]);
-    run.arg("--json").arg(workspace.target.join("bench.json"));
-    steps.cargo("bench", run)
-}
-
-/// Puts a mixed load on all transports for a minute. The figures are not checked.
-fn soak_shortly(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
-    steps.cargo("soak", workspace.cargo_linked(["run", "--package", "soak"]))
-}
-
-/// Tests the checker of simulations, and runs short ones over each transport.
-fn simulate_shortly(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
-    let test = workspace.cargo_linked(["test", "--package", "simulate"]);
-    steps.cargo("test the simulation", test)?;
-    steps.function("simulate", "cargo xtask simulate", || {
-        simulate::SHORT.iter().try_for_each(|it| simulate::run(workspace, it.split(' '), &[]))
-    })
+/// Tests the programs that measure, among others the memory of attacked endpoints, then runs them shortly to check
+/// that they work. The figures are not checked.
+fn measure(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    // Always the same packages: cargo would build them with other features for each of them alone.
+    let all = |command: &str| {
+        let mut all = workspace.cargo_linked([command]);
+        all.args(MEASURING);
+        all
+    };
+    steps.cargo("test what measures", all("test"))?;
+    let mut run = |step: &str, package: &str, arguments: &[&str]| {
+        let mut by_hand = workspace.cargo(["run", "--package", package, "--"]);
+        let by_hand = process::shown(by_hand.args(arguments));
+        let program = workspace.target.join("debug").join(package);
+        steps.function(step, &by_hand, || {
+            process::run(&mut all("build"))?;
+            process::run(Command::new(program).args(arguments).current_dir(&workspace.root))
+        })
+    };
+    let attack = "run --seconds 1 --rounds 1 --kind msquic --only".split(' ');
+    let attack: Vec<_> = attack.chain(["partial messages"]).collect();
+    run("measure one attack", "attack-bench", &attack)?;
+    let report = workspace.target.join("bench.json").display().to_string();
+    run("bench", "transport-bench", &["--quick", "--json", &report])?;
+    run("soak", "soak", &[])?;
+    for arguments in simulate::SHORT {
+        let (_, over) = arguments.rsplit_once(' ').unwrap_or_default();
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        run(&format!("simulate over {over}"), "simulate", &arguments)?;
+    }
+    Ok(())
 }
 
 /// Runs the demo with a copied binary and an empty environment.
@@ -361,46 +398,6 @@ fn copied(workspace: &Workspace) -> Result<()> {
     let (built, copy) = (workspace.target.join("release/netmsg"), elsewhere.path().join("netmsg"));
     fs::copy(&built, &copy).with_context(|| format!("cannot copy {}", built.display()))?;
     demo::transfer(&Program::Copied(&copy), &demo::Options::new(false), elsewhere.path())
-}
-
-/// A command of this program that runs beside the steps, with the lowest priority.
-struct Beside {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Beside {
-    fn start(arguments: &[&str], target: &Path) -> Result<Self> {
-        let program = std::env::current_exe()?;
-        let mut command = if cfg!(unix) { Command::new("nice") } else { Command::new(&program) };
-        if cfg!(unix) {
-            command.args(["-n", "19"]).arg(&program);
-        }
-        let log = target.join("beside.log");
-        let output = fs::File::create(&log)?;
-        command.args(arguments).stdout(output.try_clone()?).stderr(output);
-        println!("\n== beside the next steps: cargo xtask {}", arguments.join(" "));
-        let child = command.spawn().context("cannot run a step beside others")?;
-        Ok(Self { child, log })
-    }
-
-    /// Waits for the end and shows the output.
-    fn finish(mut self) -> Result<()> {
-        let status = self.child.wait()?;
-        print!("{}", String::from_utf8_lossy(&fs::read(&self.log)?));
-        ensure!(status.success(), "it failed, see above");
-        Ok(())
-    }
-}
-
-impl Drop for Beside {
-    /// After another step has failed, a build is not left behind.
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            println!("xtask: waits for the step beside the others; see {}", self.log.display());
-            let _ = self.child.wait();
-        }
-    }
 }
 
 /// The completed steps, with their times.
@@ -432,6 +429,14 @@ impl Steps {
         step().with_context(|| format!("step \"{name}\" failed; by hand: {by_hand}"))?;
         self.passed.push((name.to_owned(), started.elapsed()));
         Ok(())
+    }
+
+    /// Finishes a step that runs beside the others, if it is among them.
+    fn beside(&mut self, name: &str, beside: &mut Beside) -> Result<()> {
+        match beside.command(name) {
+            Some(by_hand) => self.function(name, &by_hand, || beside.finish(name)),
+            None => Ok(()),
+        }
     }
 
     fn report(&self) {

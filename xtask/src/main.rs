@@ -7,6 +7,7 @@
 
 mod api;
 mod attack;
+mod beside;
 mod ci;
 mod circles;
 #[cfg(test)]
@@ -234,9 +235,7 @@ fn run(options: &Options) -> Result<()> {
             performance::run(&workspace(linkage)?, *write, arguments)
         }
         Command::Soak { linkage, arguments } => ci::soak(&workspace(linkage)?, arguments),
-        Command::Simulate { linkage, arguments } => {
-            simulate::run(&workspace(linkage)?, arguments, &["--release"])
-        }
+        Command::Simulate { linkage, arguments } => simulate::run(&workspace(linkage)?, arguments),
         Command::Patches => patches::write(&Workspace::new(None)?.root),
         Command::Errors => errors::write(&Workspace::new(None)?.root),
         Command::Api { write } => api::run(&Workspace::new(None)?, *write),

@@ -60,7 +60,8 @@ impl Workspace {
         self.clean(rustup, args)
     }
 
-    fn clean<S: AsRef<OsStr>>(
+    /// Prepares another program in the same way.
+    pub(crate) fn clean<S: AsRef<OsStr>>(
         &self,
         mut command: Command,
         args: impl IntoIterator<Item = S>,
@@ -158,6 +159,7 @@ pub(crate) fn shown(command: &Command) -> String {
     });
     let program = Path::new(command.get_program());
     let program = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let program = if program == "xtask" { "cargo xtask".to_owned() } else { program };
     let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
     let words = words.map(|word| if word.contains(' ') { format!("'{word}'") } else { word });
     variables.chain([program]).chain(words).collect::<Vec<_>>().join(" ")

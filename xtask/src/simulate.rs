@@ -12,15 +12,12 @@ pub(crate) const SHORT: [&str; 4] = [
     "--peers 20 --minutes 0.09 --seed 1 --over tcp",
 ];
 
-/// Runs a simulation; `arguments` go to the program. `profile` contains the arguments that select the
-/// profile.
+/// Runs a simulation in release mode; `arguments` go to the program.
 pub(crate) fn run(
     workspace: &Workspace,
     arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
-    profile: &[&str],
 ) -> Result<()> {
-    let mut run = workspace.cargo_linked(["run", "--package", "simulate"]);
-    run.args(profile);
+    let mut run = workspace.cargo_linked(["run", "--release", "--package", "simulate"]);
     if !workspace.is_bundled() {
         run.args(["--no-default-features", "--features", "system"]);
     }
