@@ -208,6 +208,32 @@ static void Retry(const QUIC_RX_PACKET* Packet)
     }
 }
 
+// A Version Negotiation packet, as QuicConnRecvVerNeg reads it. It is called with lists that it reads and discards:
+// after others it closes or restarts the connection, of which there is none here.
+static void VersionNegotiation(const QUIC_RX_PACKET* Packet)
+{
+    const uint8_t* End = Packet->AvailBuffer + Packet->AvailBufferLength;
+    const uint8_t* SourceCid = Packet->VerNeg->DestCid + Packet->VerNeg->DestCidLength;
+    const uint8_t* Versions = SourceCid + 1 + *SourceCid;
+    CHECK(Versions <= End);
+    for (; End - Versions >= (ptrdiff_t)sizeof(uint32_t); Versions += sizeof(uint32_t)) {
+        uint32_t Version;
+        memcpy(&Version, Versions, sizeof(Version));
+        if (Version != Connection->Stats.QuicVersion) { continue; }
+        QUIC_CID_LIST_ENTRY* Entry = calloc(1, sizeof(*Entry) + UINT8_MAX);
+        CHECK(Entry != NULL);
+        Entry->CID.Length = Packet->SourceCidLen;
+        memcpy(Entry->CID.Data, Packet->SourceCid, Packet->SourceCidLen);
+        CxPlatListInitializeHead(&Connection->DestCids);
+        CxPlatListInsertTail(&Connection->DestCids, &Entry->Link);
+        QuicConnRecvVerNeg(Connection, Packet);
+        CHECK(!Connection->Stats.VersionNegotiation);
+        CxPlatListInitializeHead(&Connection->DestCids);
+        free(Entry);
+        return;
+    }
+}
+
 // The packets of a datagram, as QuicConnRecvDatagrams and QuicConnRecvHeader read them.
 static void Packets(const uint8_t* In, uint16_t Length, BOOLEAN IsServer, BOOLEAN IsShared, BOOLEAN IgnoreFixedBit)
 {
@@ -227,6 +253,10 @@ static void Packets(const uint8_t* In, uint16_t Length, BOOLEAN IsServer, BOOLEA
             return;
         }
         QuicPacketIsHandshake(Packet.Invariant);
+        if (Packet.Invariant->LONG_HDR.Version == QUIC_VERSION_VER_NEG && !IsServer) {
+            VersionNegotiation(&Packet);
+            return;
+        }
         if (!QuicIsVersionSupported(Packet.LH->Version)) { return; }
         if (Packet.LH->Type == (Packet.LH->Version == QUIC_VERSION_2 ? QUIC_RETRY_V2 : QUIC_RETRY_V1)) {
             Retry(&Packet);
