@@ -6,11 +6,11 @@
 use crate::measure::Measure;
 use crate::workload::Workload;
 use anyhow::{Context, Result, anyhow};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{self, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use std::{env, io};
 use tokio::io::{AsyncBufReadExt, stdin};
 use tokio::time::timeout;
 
@@ -26,8 +26,8 @@ pub(crate) struct Child {
 type Answer = Result<Option<Vec<f64>>, String>;
 
 impl Child {
-    pub(crate) fn spawn(name: &'static str) -> Result<Self> {
-        let mut command = Command::new(env::current_exe()?);
+    pub(crate) fn spawn(program: &Path, name: &'static str) -> Result<Self> {
+        let mut command = Command::new(program);
         command.args(["--contender", name]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let requests = process.stdin.take().context("no standard input")?;

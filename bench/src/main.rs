@@ -1,5 +1,5 @@
 //! Framed messages: this project's transports against quinn, s2n-quic, TCP with TLS, and msquic's
-//! bare callbacks, over loopback and over bad networks.
+//! bare callbacks, over loopback and over bad networks. `unpatched` is a program with more contenders.
 //!
 //! Each contender runs in a process of its own, with both peers. Rounds are interleaved, so that all
 //! contenders see the same load; the results are the ratios within a round.
@@ -18,10 +18,11 @@ mod tls;
 mod transport;
 mod workload;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bench_report::{Report, Row, Section};
 use child::Child;
 use clap::Parser;
+use contenders::Programs;
 use sections::Plan;
 use std::path::PathBuf;
 use workload::Workload;
@@ -44,6 +45,9 @@ struct Options {
     /// Run only workloads whose name contains this
     #[arg(long)]
     only: Option<String>,
+    /// The program of bench/unpatched; without it there is no figure of an unpatched msquic
+    #[arg(long)]
+    unpatched: Option<PathBuf>,
     /// Be the process of a contender
     #[arg(long, hide = true)]
     contender: Option<String>,
@@ -62,23 +66,25 @@ fn main() -> Result<()> {
     plans.retain(|plan| {
         options.sections.is_empty() || options.sections.iter().any(|name| name == plan.name)
     });
+    let programs = Programs::new(options.unpatched.clone())?;
     let mut report = Report { machine: machine::describe(), sections: Vec::new() };
     for plan in &mut plans {
-        plan.contenders.retain(|name| contenders::exists(name));
+        plan.contenders.retain(|name| programs.of(name).is_some());
         if plan.contenders.len() < 2 {
             continue; // nothing to compare
         }
         eprintln!("{}", plan.title);
-        report.sections.push(run(plan, &options)?);
+        report.sections.push(run(plan, &programs, &options)?);
     }
     println!("{}", report.markdown(|_| None));
     options.json.map_or(Ok(()), |path| report.write(&path))
 }
 
 /// Measures in turns.
-fn run(plan: &Plan, options: &Options) -> Result<Section> {
+fn run(plan: &Plan, programs: &Programs, options: &Options) -> Result<Section> {
     let contenders = &plan.contenders;
-    let children = contenders.iter().map(|name| Child::spawn(name));
+    let spawn = |name| Child::spawn(programs.of(name).context("no program")?, name);
+    let children = contenders.iter().map(|name| spawn(name));
     let mut children = children.collect::<Result<Vec<_>>>()?;
     let mut rows = Vec::new();
     for (name, workload) in &plan.workloads {
@@ -93,16 +99,20 @@ fn run(plan: &Plan, options: &Options) -> Result<Section> {
             let mut figures = vec![None; children.len()];
             for turn in 0..children.len() {
                 let index = (round + turn) % children.len(); // no contender is always first
-                figures[index] =
-                    match measure(&mut children[index], contenders[index], workload, round) {
-                        // A long run is not lost because one of its measurements fails.
-                        Err(error) if !options.quick => {
-                            eprintln!("no figure: {error:#}");
-                            children[index] = Child::spawn(contenders[index])?;
-                            None
-                        }
-                        result => result?,
-                    };
+                figures[index] = match measure(
+                    &mut children[index],
+                    || spawn(contenders[index]),
+                    workload,
+                    round,
+                ) {
+                    // A long run is not lost because one of its measurements fails.
+                    Err(error) if !options.quick => {
+                        eprintln!("no figure: {error:#}");
+                        children[index] = spawn(contenders[index])?;
+                        None
+                    }
+                    result => result?,
+                };
             }
             all.push(figures);
         }
@@ -126,13 +136,13 @@ fn run(plan: &Plan, options: &Options) -> Result<Section> {
 
 fn measure(
     child: &mut Child,
-    name: &'static str,
+    spawn: impl FnOnce() -> Result<Child>,
     workload: Workload,
     round: usize,
 ) -> Result<Option<Vec<f64>>> {
     let workload = workload.of_round(round);
     if workload.needs_own_process() {
-        return Child::spawn(name)?.measure(workload);
+        return spawn()?.measure(workload);
     }
     child.measure(workload)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The name of a network, and what happens to datagrams in both directions.
 pub(crate) type Network = (&'static str, fn() -> Faults);
 
-pub(crate) const NETWORKS: [Network; 8] = [
+pub(crate) const NETWORKS: [Network; 9] = [
     ("40 ms, 100 Mbit/s", || path(40, 100)),
     ("40 ms, 100 Mbit/s, 0.1 % loss", || Faults { loss: 0.001, ..path(40, 100) }),
     ("40 ms, 100 Mbit/s, 1 % loss", || Faults { loss: 0.01, ..path(40, 100) }),
@@ -16,6 +16,11 @@ pub(crate) const NETWORKS: [Network; 8] = [
         ..path(40, 100)
     }),
     ("40 ms, 100 Mbit/s, 2 % reordered", || Faults { reorder: 0.02, ..path(40, 100) }),
+    ("40 ms, 100 Mbit/s, 2 % duplicated, 0.1 % corrupted", || Faults {
+        duplicate: 0.02,
+        corrupt: 0.001,
+        ..path(40, 100)
+    }),
     ("100 ms, 200 Mbit/s", || path(100, 200)),
     ("100 ms, 200 Mbit/s, 1 % loss", || Faults { loss: 0.01, ..path(100, 200) }),
 ];

@@ -2,7 +2,8 @@
 
 use crate::contenders::{
     AGAIN, BATCHED, BBR, DRIVEN, DRIVEN_BATCHED, DRIVEN_ONE, GATHERED, JUMBO, METRICS, OVER_QUINN,
-    OVER_QUINN_JUMBO, OVER_TCP, OWN_SOCKETS, POLLING, TCP_GATHERED,
+    OVER_QUINN_JUMBO, OVER_TCP, OWN_SOCKETS, POLLING, PUBLISHED, TCP_GATHERED, UNPATCHED,
+    UNPATCHED_MUTUAL,
 };
 use crate::network::NETWORKS;
 use crate::workload::Workload;
@@ -39,6 +40,8 @@ pub(crate) fn all() -> Vec<Plan> {
                 "TCP+TLS",
                 TCP_GATHERED,
                 "raw msquic",
+                UNPATCHED,
+                PUBLISHED,
             ],
             workloads: vec![
                 one_way(1, 128, 300_000),
@@ -94,10 +97,12 @@ pub(crate) fn all() -> Vec<Plan> {
                 "quinn, client certificates",
                 "s2n-quic, client certificates",
                 "TCP+TLS, client certificates",
+                "raw msquic, client certificates",
+                UNPATCHED_MUTUAL,
                 "quinn",
                 "s2n-quic",
                 "TCP+TLS",
-                "raw msquic",
+                PUBLISHED,
             ],
             workloads: vec![handshakes(1), handshakes(16)],
             rounds: 5,

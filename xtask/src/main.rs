@@ -99,8 +99,12 @@ enum Command {
         /// a quiet machine and about twelve minutes
         #[arg(long)]
         write: bool,
+        /// Also measure the msquic-async of the public registry, and msquic as its crate builds it; takes
+        /// cmake, and is part of --write
+        #[arg(long)]
+        unpatched: bool,
         /// Write the same from the stored figures, without measuring
-        #[arg(long, conflicts_with_all = ["write", "arguments"])]
+        #[arg(long, conflicts_with_all = ["write", "unpatched", "arguments"])]
         render: bool,
         /// Arguments of the benchmark, such as --rounds 3 or --quick
         #[arg(last = true)]
@@ -231,8 +235,8 @@ fn run(options: &Options) -> Result<()> {
         Command::Nightly => nightly(),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { render: true, .. } => performance::render(&Workspace::new(None)?.root),
-        Command::Bench { linkage, write, arguments, .. } => {
-            performance::run(&workspace(linkage)?, *write, arguments)
+        Command::Bench { linkage, write, unpatched, arguments, .. } => {
+            performance::run(&workspace(linkage)?, *write, *unpatched, arguments)
         }
         Command::Soak { linkage, arguments } => ci::soak(&workspace(linkage)?, arguments),
         Command::Simulate { linkage, arguments } => simulate::run(&workspace(linkage)?, arguments),

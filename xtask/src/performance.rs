@@ -9,19 +9,39 @@ use anyhow::{Context, Result, ensure};
 use bench_report::{Chart, Report, Section};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-/// Runs the benchmark with `arguments`. With `write`, its figures replace those in the documents.
-pub(crate) fn run(workspace: &Workspace, write: bool, arguments: &[String]) -> Result<()> {
+/// Runs the benchmark with `arguments`. With `write`, its figures replace those in the documents. With
+/// `unpatched`, or to write, it has the contenders of bench/unpatched.
+pub(crate) fn run(
+    workspace: &Workspace,
+    write: bool,
+    unpatched: bool,
+    arguments: &[String],
+) -> Result<()> {
     let mut bench = workspace.cargo_linked(["run", "--release", "--package", "transport-bench"]);
     bench.args(["--features", if workspace.is_bundled() { "s2n" } else { "s2n,system" }]);
     bench.arg("--").args(arguments);
+    if write || unpatched {
+        bench.arg("--unpatched").arg(build_unpatched(workspace)?);
+    }
     if !write {
         return process::run(&mut bench);
     }
     ensure!(workspace.is_bundled(), "the documents have figures of the bundled libmsquic");
     process::run(bench.arg("--json").arg(workspace.root.join(FIGURES)))?;
     render(&workspace.root)
+}
+
+/// Builds the contenders that link msquic as its crate builds it, and returns the program.
+fn build_unpatched(workspace: &Workspace) -> Result<PathBuf> {
+    process::output(Command::new("cmake").arg("--version"))
+        .context("install cmake, with which the crate msquic builds its library")?;
+    let mut build = workspace.cargo(["build", "--release", "--target-dir"]);
+    build.arg(&workspace.target).args(["--manifest-path", "bench/unpatched/Cargo.toml"]);
+    process::run(&mut build)?;
+    Ok(workspace.target.join("release/unpatched-bench"))
 }
 
 /// Writes what the stored figures result in.
@@ -112,8 +132,8 @@ const ROWS: [&str; 4] = [
     "1 MiB one-way, MB/s",
     "128 B ping-pong p50, us",
 ];
-const CONTENDERS: [&str; 6] =
-    ["ours", "ours, driven", "quinn", "s2n-quic", "TCP+TLS", "raw msquic"];
+const CONTENDERS: [&str; 7] =
+    ["ours", "ours, driven", "quinn", "s2n-quic", "TCP+TLS", "raw msquic", "msquic-async 0.4.1"];
 
 #[cfg(test)]
 mod tests {

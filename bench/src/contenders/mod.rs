@@ -14,6 +14,8 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use msquic_transport::{CongestionControl, MsQuicTransport, MsQuicTransportConfig};
 use ours::{Batched, Node};
 use quinn_transport::{QuinnConfig, QuinnTransport};
+use std::env;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use streams::Writes;
 use tcp_tls_transport::{TcpTlsConfig, TcpTlsTransport};
@@ -38,11 +40,31 @@ pub(crate) const OVER_QUINN_JUMBO: &str = "ours over quinn, jumbo";
 pub(crate) const OVER_TCP: &str = "ours over TCP";
 pub(crate) const GATHERED: &str = "quinn, gathered";
 pub(crate) const TCP_GATHERED: &str = "TCP+TLS, gathered";
+pub(crate) const UNPATCHED: &str = "raw msquic, unpatched";
+pub(crate) const UNPATCHED_MUTUAL: &str = "raw msquic, unpatched, client certificates";
+pub(crate) const PUBLISHED: &str = "msquic-async 0.4.1";
 
-/// Returns whether this build has a contender.
-pub(crate) fn exists(name: &str) -> bool {
-    (!name.starts_with("s2n-quic") || cfg!(feature = "s2n"))
-        && (!name.starts_with(DRIVEN) || cfg!(target_os = "linux"))
+/// The programs that contenders are processes of.
+pub(crate) struct Programs {
+    this: PathBuf,
+    unpatched: Option<PathBuf>,
+}
+
+impl Programs {
+    /// This program, and bench/unpatched if there is one.
+    pub(crate) fn new(unpatched: Option<PathBuf>) -> Result<Self> {
+        Ok(Self { this: env::current_exe()?, unpatched })
+    }
+
+    /// Returns the program of a contender; `None` if there is none.
+    pub(crate) fn of(&self, name: &str) -> Option<&Path> {
+        if [UNPATCHED, UNPATCHED_MUTUAL, PUBLISHED].contains(&name) {
+            return self.unpatched.as_deref();
+        }
+        let exists = (!name.starts_with("s2n-quic") || cfg!(feature = "s2n"))
+            && (!name.starts_with(DRIVEN) || cfg!(target_os = "linux"));
+        exists.then_some(&self.this)
+    }
 }
 
 /// Carries out the workloads that arrive at the standard input.
@@ -94,7 +116,7 @@ async fn create(name: &str) -> Result<()> {
         ("s2n-quic", mutual) => answer(s2n::S2n::new(mutual)?).await,
         ("TCP+TLS", mutual) => answer(tcp::Tcp::new(Writes::Single, mutual).await?).await,
         (TCP_GATHERED, mutual) => answer(tcp::Tcp::new(Writes::Gathered, mutual).await?).await,
-        ("raw msquic", _) => answer(raw::Raw::new()?).await,
+        ("raw msquic", mutual) => answer(raw::Raw::new(mutual)?).await,
         _ => bail!("this build has no contender {name:?}"),
     }
 }

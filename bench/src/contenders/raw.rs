@@ -115,12 +115,10 @@ impl Shared {
 }
 
 impl Raw {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(is_mutual: bool) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let (key, certificate) = (directory.path().join("key"), directory.path().join("cert"));
-        let pem = SelfSigned::generate(&["localhost"])?.to_pem();
-        std::fs::write(&key, &pem)?;
-        std::fs::write(&certificate, &pem)?;
+        let pem = directory.path().join("pem");
+        std::fs::write(&pem, SelfSigned::generate(&["localhost"])?.to_pem())?;
 
         let registration = Registration::new(&RegistrationConfig::default())?;
         let alpn = [BufferRef::from("bench")];
@@ -129,19 +127,22 @@ impl Raw {
             .set_StreamRecvWindowDefault(512 * 1024)
             .set_IdleTimeoutMs(0);
         let server = Configuration::open(&registration, &alpn, Some(&settings))?;
-        let text = |path: &std::path::Path| path.display().to_string();
-        let file = CertificateFile::new(text(&key), text(&certificate));
+        let pem = pem.display().to_string();
+        let certificate =
+            || Credential::CertificateFile(CertificateFile::new(pem.clone(), pem.clone()));
+        let mut of_server = CredentialFlags::NO_CERTIFICATE_VALIDATION;
+        let mut of_client = CredentialConfig::new_client()
+            .set_credential_flags(CredentialFlags::NO_CERTIFICATE_VALIDATION);
+        if is_mutual {
+            of_server |= CredentialFlags::REQUIRE_CLIENT_AUTHENTICATION;
+            of_client = of_client.set_credential(certificate());
+        }
         server.load_credential(
-            &CredentialConfig::new()
-                .set_credential_flags(CredentialFlags::NO_CERTIFICATE_VALIDATION)
-                .set_credential(Credential::CertificateFile(file)),
+            &CredentialConfig::new().set_credential_flags(of_server).set_credential(certificate()),
         )?;
         let server = Arc::new(server);
         let client = Configuration::open(&registration, &alpn, Some(&settings))?;
-        client.load_credential(
-            &CredentialConfig::new_client()
-                .set_credential_flags(CredentialFlags::NO_CERTIFICATE_VALIDATION),
-        )?;
+        client.load_credential(&of_client)?;
 
         let (done, is_done) = mpsc::channel();
         let shared = Arc::new(Shared {
