@@ -119,8 +119,9 @@ const EXAMPLES: [&str; 11] = [
     "simulate",
 ];
 
-/// Filters for tests that call no foreign function.
-const WITHOUT_MSQUIC: [&str; 5] = ["buffer::", "state::", "waiters::", "frame::", "record::"];
+/// Filters for the tests that miri runs: what handles the bytes of peers.
+const INTERPRETED: [&str; 5] =
+    ["frame::", "record::", "receipts::", "unacknowledged::", "violations::"];
 
 /// Runs all steps, or those from the one with a name on, and stops at the first failure.
 pub(crate) fn run(workspace: &Workspace, from: Option<&str>) -> Result<()> {
@@ -315,8 +316,9 @@ fn beside(workspace: &Workspace) -> Result<Beside> {
     Ok(beside)
 }
 
-/// Returns the tests of the modules without msquic under miri, which detects undefined behaviour and leaks; `None` if
-/// it is not installed. It exists for nightly compilers only.
+/// Returns tests of crates without msquic under miri, which detects undefined behaviour and leaks; `None` if it is not
+/// installed. It exists for nightly compilers only. Programs with the crate msquic do not start under it: miri rejects how
+/// its dependency ctor 0.4.3 registers a function for the end of the process.
 fn miri(workspace: &Workspace) -> Option<Command> {
     let nightly = |args: &[&str]| {
         let mut command = workspace.nightly(["miri"]);
@@ -324,13 +326,12 @@ fn miri(workspace: &Workspace) -> Option<Command> {
         command
     };
     process::output(&mut nightly(&["--version"])).ok()?;
-    let mut test = nightly(&["test", "--no-default-features", "--lib"]);
+    let mut test = nightly(&["test", "--lib"]);
     // Property tests read a file, and a few cases are sufficient.
     test.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("PROPTEST_CASES", "8");
     test.args(["--package", "net-kit", "--package", "tcp-tls-transport"])
-        .args(LINKED)
         .arg("--")
-        .args(WITHOUT_MSQUIC);
+        .args(INTERPRETED);
     Some(test)
 }
 
