@@ -26,7 +26,7 @@ static CLOSED: Condvar = Condvar::new();
 static LISTENING: Mutex<()> = Mutex::new(());
 
 /// How long the threads of this crate may take to close what is left.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pointer of this crate, which only its callbacks use.
 #[derive(Clone, Copy)]
