@@ -133,7 +133,7 @@ async fn idle<T: Transport>(transport: &T, connections: usize) -> Result<Option<
     sleep(SETTLED).await;
     let during = resident().unwrap_or_default();
     pairs.close(transport).await;
-    sleep(GIVEN_BACK).await;
+    sleep(if connections < MANY { SETTLED } else { GIVEN_BACK }).await;
     let after = resident().unwrap_or_default();
     let each = |kib: u64| kib.saturating_sub(before) as f64 / connections as f64;
     Ok(Some(vec![each(during), each(after)]))
@@ -293,7 +293,8 @@ const STALLED: Duration = Duration::from_millis(200);
 /// The time after which memory no longer changes, because queues are empty and handles are closed.
 const SETTLED: Duration = Duration::from_millis(500);
 
-/// The time after which a transport that gives memory back has done so.
+/// From how many connections on a transport may give memory back, and the time after which it has done so.
+const MANY: usize = 1000;
 const GIVEN_BACK: Duration = Duration::from_secs(8);
 
 /// How often a connection is attempted, and the time between attempts.

@@ -99,6 +99,11 @@ unsafe extern "C" fn connection_open(
     OK
 }
 
+/// Whether this call fails, because the script wants the next one to.
+fn takes_failure() -> bool {
+    mem::take(&mut WORLD.lock().fails)
+}
+
 fn with_connection<T>(handle: HQUIC, call: impl FnOnce(&mut Connection) -> T) -> T {
     call(WORLD.lock().connections.get_mut(&number(handle)).expect("a connection"))
 }
@@ -150,7 +155,7 @@ unsafe extern "C" fn connection_start(
     _: *const std::ffi::c_char,
     _: u16,
 ) -> QUIC_STATUS {
-    if mem::take(&mut WORLD.lock().fails) {
+    if takes_failure() {
         return ffi::QUIC_STATUS_OUT_OF_MEMORY;
     }
     with_connection(connection, |connection| connection.is_started = true);
@@ -164,7 +169,7 @@ unsafe extern "C" fn datagram_send(
     _: ffi::QUIC_SEND_FLAGS,
     context: *mut c_void,
 ) -> QUIC_STATUS {
-    if mem::take(&mut WORLD.lock().fails) {
+    if takes_failure() {
         return ffi::QUIC_STATUS_OUT_OF_MEMORY;
     }
     with_connection(connection, |connection| {
@@ -245,7 +250,7 @@ unsafe extern "C" fn listener_start(
     _: u32,
     _: *const ffi::QUIC_ADDR,
 ) -> QUIC_STATUS {
-    if mem::take(&mut WORLD.lock().fails) {
+    if takes_failure() {
         return ffi::QUIC_STATUS_OUT_OF_MEMORY;
     }
     with_listener(listener, |listener| {
@@ -321,7 +326,7 @@ unsafe extern "C" fn stream_open(
 }
 
 unsafe extern "C" fn stream_start(stream: HQUIC, _: ffi::QUIC_STREAM_START_FLAGS) -> QUIC_STATUS {
-    let fails = mem::take(&mut WORLD.lock().fails);
+    let fails = takes_failure();
     with_stream(stream, |stream| {
         if fails {
             return ffi::QUIC_STATUS_OUT_OF_MEMORY;
