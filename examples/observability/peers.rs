@@ -23,11 +23,18 @@ fn any_port() -> SocketAddr {
     "0.0.0.0:0".parse().unwrap()
 }
 
-/// Some fields of the only event with this message of pools or of fallback.
-fn only(message: &str, target: &str, fields: &[&str]) -> String {
-    let lines: Vec<Line> = events(message, "");
+/// The events of pools with this message and this value of a field.
+fn of(message: &str, (field, value): (&str, &str)) -> Vec<Line> {
+    let mut lines = events(message, "");
+    lines.retain(|line| line.get(field).is_some_and(|it| it == value));
+    assert!(lines.iter().all(|line| line["target"] == "net::pool"), "{lines:?}");
+    lines
+}
+
+/// Some fields of the only such event.
+fn only(message: &str, about: (&str, &str), fields: &[&str]) -> String {
+    let lines = of(message, about);
     let [line] = &lines[..] else { panic!("{message}: {lines:?}") };
-    assert_eq!(line["target"], target);
     let fields = fields.iter().map(|name| line.get(name).cloned().unwrap_or_default());
     fields.collect::<Vec<_>>().join(" ")
 }
@@ -46,10 +53,10 @@ fn a_pool_reports_dials_losses_and_undelivered_messages() {
             ["net_pool_messages_held", "net_pool_peers_connected"]
                 .map(|name| values(name, "").get("").copied().unwrap_or(0.0))
         };
-        let counters = || {
-            ["net_pool_dials_total", "net_pool_changes_total", "net_pool_undelivered_total"]
-                .map(|name| values(name, ""))
-        };
+        let names =
+            ["net_pool_dials_total", "net_pool_changes_total", "net_pool_undelivered_total"];
+        let before = names.map(|name| (name, values(name, "")));
+        let counters = || before.each_ref().map(|(name, before)| grown(name, "", before));
 
         let absent = SocketAddr::from(([10, 9, 9, 9], 1));
         let stranger = node().identity();
@@ -58,15 +65,10 @@ fn a_pool_reports_dials_losses_and_undelivered_messages() {
         let refused = [counts([("refused", 1.0)]), counts([]), counts([("connect", 1.0)])];
         expect(refused, counters).await;
         assert_eq!(gauges(), [0.0, 0.0]);
-        assert_eq!(
-            only("dial failed", "net::pool", &["remote", "cause", "detail"]),
-            "10.9.9.9:1 refused "
-        );
+        let failed = only("dial failed", ("remote", "10.9.9.9:1"), &["cause", "detail"]);
+        assert_eq!(failed, "refused ");
         let stranger = &stranger.to_string()[..8];
-        assert_eq!(
-            only("message undelivered", "net::pool", &["peer", "cause"]),
-            format!("{stranger} connect")
-        );
+        assert_eq!(only("message undelivered", ("peer", stranger), &["cause"]), "connect");
 
         let (host, peer) = (network.transport(), node());
         let listener = host.create_listener(any_port(), &[ALPN], peer.clone()).await.unwrap();
@@ -83,9 +85,9 @@ fn a_pool_reports_dials_losses_and_undelivered_messages() {
         ];
         assert_eq!(counters(), expected);
         let short = &peer.identity().to_string()[..8];
-        assert_eq!(only("peer connected", "net::pool", &["peer"]), short);
-        let reason = only("peer lost", "net::pool", &["peer", "reason"]);
-        assert!(reason.starts_with(short) && reason.contains("done"), "{reason}");
+        only("peer connected", ("peer", short), &[]);
+        let reason = only("peer lost", ("peer", short), &["reason"]);
+        assert!(reason.contains("done"), "{reason}");
     });
 }
 
@@ -93,7 +95,6 @@ fn a_pool_reports_dials_losses_and_undelivered_messages() {
 fn a_pool_reports_stuck_connections_and_those_that_replace_them() {
     observer::test("memory", true, async {
         let before = values("net_pool_changes_total", "");
-        let seen = ["connection stuck", "connection replaced"].map(|it| events(it, "").len());
         let network = MemoryNetwork::new(1);
         let config = PeerPoolConfig::new();
         let (pool, _events) = PeerPool::new(network.transport(), &[ALPN], node(), config).unwrap();
@@ -109,11 +110,8 @@ fn a_pool_reports_stuck_connections_and_those_that_replace_them() {
         fresh.recv().await.unwrap();
         let expected = counts([("connected", 1.0), ("stuck", 1.0), ("replaced", 1.0)]);
         expect(expected, || grown("net_pool_changes_total", "", &before)).await;
-        for (message, seen) in ["connection stuck", "connection replaced"].into_iter().zip(seen) {
-            let lines = events(message, "");
-            let [line] = &lines[seen..] else { panic!("{message}: {lines:?}") };
-            assert_eq!(line["target"], "net::pool");
-            assert_eq!(line["peer"], peer.identity().to_string()[..8]);
+        for message in ["connection stuck", "connection replaced"] {
+            only(message, ("peer", &peer.identity().to_string()[..8]), &[]);
         }
     });
 }
@@ -131,10 +129,11 @@ fn a_pool_reports_messages_that_it_does_not_receive() {
         pool.send(peer.identity(), listener.local_addr(), Bytes::from_static(b"hello")).unwrap();
         let connection = listener.accept().await.unwrap().accept().await.unwrap();
         connection.send(&[7; 1001]).await.unwrap();
-        expect(1, || events("message not received", "").len()).await;
-        let reported = only("message not received", "net::pool", &["peer", "error"]);
-        let short = &peer.identity().to_string()[..8];
-        assert!(reported.starts_with(short) && reported.contains("1001"), "{reported}");
+        let identity = peer.identity().to_string();
+        let about = ("peer", &identity[..8]);
+        expect(1, || of("message not received", about).len()).await;
+        let error = only("message not received", about, &["error"]);
+        assert!(error.contains("1001"), "{error}");
     });
 }
 
