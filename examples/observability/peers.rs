@@ -119,6 +119,7 @@ fn a_pool_reports_stuck_connections_and_those_that_replace_them() {
 #[test]
 fn a_pool_reports_messages_that_it_does_not_receive() {
     observer::test("memory", true, async {
+        let before = values("net_pool_unreceived_total", "");
         let network = MemoryNetwork::new(1);
         let limits = Limits { max_message_size: 1000, ..Limits::default() };
         let transport = network.transport_with(limits);
@@ -132,8 +133,10 @@ fn a_pool_reports_messages_that_it_does_not_receive() {
         let identity = peer.identity().to_string();
         let about = ("peer", &identity[..8]);
         expect(1, || of("message not received", about).len()).await;
-        let error = only("message not received", about, &["error"]);
-        assert!(error.contains("1001"), "{error}");
+        let reported = only("message not received", about, &["messages", "cause", "error"]);
+        assert!(reported.starts_with("1 too_large ") && reported.contains("1001"), "{reported}");
+        let expected = counts([("too_large", 1.0)]);
+        expect(expected, || grown("net_pool_unreceived_total", "", &before)).await;
     });
 }
 

@@ -1,7 +1,7 @@
 //! Names of causes for the fields and labels `cause` and `detail`: a small fixed set. Pure.
 
 use net_traits::{
-    CloseReason, ConnectError, Limit, Rejection, RejectionBy, TrustError, close_code,
+    CloseReason, ConnectError, Limit, RecvError, Rejection, RejectionBy, TrustError, close_code,
 };
 
 /// The cause of an attempt whose future or request was dropped.
@@ -51,6 +51,17 @@ pub(super) fn of_close(reason: &CloseReason) -> &'static str {
         CloseReason::TimedOut => "timed_out",
         CloseReason::ProtocolViolation(_) => "protocol_violation",
         CloseReason::Transport(_) => "transport",
+        _ => "other",
+    }
+}
+
+/// Returns why a message was not received.
+pub(super) fn of_receive(error: &RecvError) -> &'static str {
+    match error {
+        RecvError::TooLarge { .. } => "too_large",
+        RecvError::Truncated { .. } => "truncated",
+        RecvError::Reset { .. } => "reset",
+        RecvError::Closed(reason) => of_close(reason),
         _ => "other",
     }
 }

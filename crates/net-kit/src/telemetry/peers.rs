@@ -5,7 +5,7 @@ use super::vocabulary::{FALLBACK, POOL};
 use crate::rate_limit::RateLimit;
 #[cfg(feature = "metrics")]
 use ::metrics::{counter, gauge};
-use net_traits::{CertHash, CloseReason, ConnectError, WithCauses};
+use net_traits::{CertHash, CloseReason, ConnectError, RecvError, WithCauses};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -116,13 +116,17 @@ impl PoolTelemetry {
         counter!("net_pool_undelivered_total", "cause" => cause).increment(1);
     }
 
-    /// Reports that a message of a peer was not received.
-    pub fn receive_failed(&self, peer: &CertHash, error: &dyn fmt::Display) {
+    /// Reports that so many messages of a peer, at least, were not received.
+    pub fn receive_failed(&self, peer: &CertHash, error: &RecvError, messages: u64) {
+        let cause = cause::of_receive(error);
         if let Some(suppressed) = self.receive_failed.take() {
+            let (peer, error) = (short(peer), WithCauses(error));
             tracing::debug!(
-                target: POOL, peer = short(peer), %error, suppressed, "message not received"
+                target: POOL, peer, messages, %error, cause, suppressed, "message not received"
             );
         }
+        #[cfg(feature = "metrics")]
+        counter!("net_pool_unreceived_total", "cause" => cause).increment(messages);
     }
 }
 

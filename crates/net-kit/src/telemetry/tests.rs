@@ -6,7 +6,9 @@ use super::{
 };
 use crate::facts::ConnectionFacts;
 use crate::rate_limit::LINES;
-use net_traits::{CertHash, CloseReason, ConnectError, Limit, NetCredential, TrustPolicy};
+use net_traits::{
+    CertHash, CloseReason, ConnectError, Limit, NetCredential, RecvError, TrustPolicy,
+};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -126,7 +128,7 @@ fn emit_all() {
     pool.held();
     pool.undelivered(&peer, "lost", &"it is lost");
     pool.released();
-    pool.receive_failed(&peer, &"it is too long");
+    pool.receive_failed(&peer, &RecvError::TooLarge { size: 2, limit: 1 }, 1);
     FallbackTelemetry::new().dialled(REMOTE, FallbackPath::Neither, None, None);
 }
 

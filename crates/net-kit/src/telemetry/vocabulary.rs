@@ -134,6 +134,7 @@ metrics! {
     "net_pool_messages_held" Gauge Count [] "Messages that pools hold: queued, or not known to be delivered";
     "net_pool_peers_connected" Gauge Count [] "Peers with which pools have a connection";
     "net_pool_undelivered_total" Counter Count ["cause"] "Messages that were reported as undelivered, by why";
+    "net_pool_unreceived_total" Counter Count ["cause"] "Messages of peers that pools did not receive, at least, by why: `too_large`, `truncated`, `reset`, or why their connection ended";
     "net_rtt_seconds" Histogram Seconds ["transport"] "Smoothed round-trip times: a sample of each connection about every 10 s";
     "net_send_queue_bytes" Histogram Bytes ["transport"] "Bytes in the send queues of a connection: a sample of each about every 10 s";
 }
@@ -169,7 +170,7 @@ events! {
     POOL DEBUG "connection replaced" ["peer", "reason", "suppressed"] "Another connection with a peer is used; `reason` is why one before it ended";
     POOL DEBUG "connection stuck" ["peer", "suppressed"] "A peer takes no data on a connection, and another one is dialled";
     POOL DEBUG "dial failed" ["remote", "error", "cause", "detail", "suppressed"] "A dial of a pool failed";
-    POOL DEBUG "message not received" ["peer", "error", "suppressed"] "A message of a peer was not received";
+    POOL DEBUG "message not received" ["peer", "messages", "error", "cause", "suppressed"] "So many messages of a peer, at least, were not received";
     POOL DEBUG "message undelivered" ["peer", "error", "cause", "suppressed"] "A message was not delivered, or is not known to be";
     POOL DEBUG "peer connected" ["peer", "suppressed"] "There is a connection with a peer that had none";
     POOL DEBUG "peer lost" ["peer", "reason", "suppressed"] "The last connection with a peer has ended";

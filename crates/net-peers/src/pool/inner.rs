@@ -12,7 +12,7 @@ use crate::recheck::recheck_trust;
 use futures_util::FutureExt;
 use net_traits::{
     Cause, CertHash, CloseReason, ConnectError, NetConnection, NetCredential, NetTransport,
-    TrustPolicy, close_code,
+    RecvError, TrustPolicy, close_code,
 };
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
@@ -240,15 +240,14 @@ impl<T: NetTransport> Inner<T> {
             };
             let Some(entry) = entry else {
                 drop(peers);
-                connection.abort(0, "removed from the pool");
+                self.discard_connection(connection, 0, "removed from the pool");
                 return Ok(());
             };
             let (kept, limits) = (connection.clone(), entry.limits.clone());
             let Some(pooled) = PooledConnection::new(id, kept, is_ours, is_smaller, limits) else {
                 drop(peers);
-                let (code, reason) = (close_code::TOO_MANY_PER_IDENTITY, "messages wait");
-                connection.abort(code, reason);
-                return Err(CloseReason::Local { code, reason: reason.to_owned() });
+                let code = close_code::TOO_MANY_PER_IDENTITY;
+                return Err(self.discard_connection(connection, code, "messages wait"));
             };
             if let Some(reason) = ended {
                 drop(peers);
@@ -275,6 +274,27 @@ impl<T: NetTransport> Inner<T> {
         self.inserted.notify_waiters();
         unlisted.into_iter().for_each(close_unlisted);
         Ok(())
+    }
+
+    /// Aborts a connection that is not inserted, and reports what it holds as not received. Returns the
+    /// reason.
+    fn discard_connection(
+        self: &Arc<Self>,
+        connection: T::Connection,
+        code: u64,
+        reason: &str,
+    ) -> CloseReason {
+        connection.abort(code, reason); // does nothing if it has ended
+        let reason = CloseReason::Local { code, reason: reason.to_owned() };
+        tokio::spawn(self.clone().discard_received(connection, reason.clone()));
+        reason
+    }
+
+    /// Reports that so many messages of a peer, at least, were not received.
+    pub(super) fn receive_failed(&self, peer: CertHash, error: RecvError, messages: u64) {
+        self.events.telemetry().receive_failed(&peer, &error, messages);
+        self.events.pending().receive_failed(peer, error, messages);
+        self.events.wake();
     }
 
     /// Closes the connections of a peer that is no longer listed, once each message to it is settled.

@@ -95,7 +95,8 @@ use tokio::sync::{Notify, Semaphore};
 /// messages of all peers. A message counts until it is delivered or its report was received from
 /// [`PeerEvents`]. A peer may have 16 connections, including those that have ended while messages
 /// of them wait for [`recv`](Self::recv). Further connections are closed with
-/// [`TOO_MANY_PER_IDENTITY`](net_traits::close_code::TOO_MANY_PER_IDENTITY).
+/// [`TOO_MANY_PER_IDENTITY`](net_traits::close_code::TOO_MANY_PER_IDENTITY), and the messages that
+/// they hold are dropped and reported by [`PeerEvent::ReceiveFailed`].
 ///
 /// # Several connections with one peer
 ///

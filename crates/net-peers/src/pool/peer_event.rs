@@ -45,14 +45,15 @@ pub enum PeerEvent<C> {
     },
     /// A message was not delivered.
     Undelivered(Undelivered),
-    /// Messages of a peer were not received, for instance because they were too long. Its
-    /// connection remains open.
+    /// Messages of a peer were not received, for instance because they were too long. Its connection
+    /// remains open, unless the error is [`RecvError::Closed`]: what a connection held was dropped,
+    /// because the peer had [too many](crate::PeerPool#limits) or at a limit of the transport.
     ReceiveFailed {
         /// The peer.
         peer: CertHash,
         /// Why the last of them was not received.
         error: RecvError,
-        /// Number of messages.
+        /// Number of messages, at least.
         messages: u64,
     },
     /// Peers connected and disconnected while the application had not received the events of 1024

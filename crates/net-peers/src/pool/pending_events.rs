@@ -130,8 +130,8 @@ impl<C: Clone> PendingEvents<C> {
         before
     }
 
-    /// Records that a message of `peer` was not received.
-    pub(super) fn receive_failed(&mut self, peer: CertHash, error: RecvError) {
+    /// Records that so many messages of `peer` were not received.
+    pub(super) fn receive_failed(&mut self, peer: CertHash, error: RecvError, messages: u64) {
         if self.is_discarded {
             return;
         }
@@ -140,8 +140,8 @@ impl<C: Clone> PendingEvents<C> {
             return;
         }
         self.edit(peer, |entry| {
-            let messages = entry.failed.take().map_or(0, |(_, messages)| messages);
-            entry.failed = Some((error, messages + 1));
+            let before = entry.failed.take().map_or(0, |(_, messages)| messages);
+            entry.failed = Some((error, before + messages));
         });
     }
 
@@ -343,9 +343,9 @@ mod tests {
         let mut pending = PendingEvents::<u64>::new();
         for number in 0..3000 {
             let _ = pending.uses(peer(number), 1, &1, None);
-            pending.receive_failed(peer(number), RecvError::Reset { code: 1 });
+            pending.receive_failed(peer(number), RecvError::Reset { code: 1 }, 1);
             let _ = pending.lost(peer(number), timed_out());
-            pending.receive_failed(peer(number), RecvError::Reset { code: 1 });
+            pending.receive_failed(peer(number), RecvError::Reset { code: 1 }, 1);
         }
         assert!(pending.peers.len() <= UNSEEN && pending.order.len() <= UNSEEN);
         let (mut lost, mut missed) = (0, 0);

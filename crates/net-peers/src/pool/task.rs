@@ -9,7 +9,8 @@ use super::inner::Inner;
 use super::pooled_connection::{PooledConnection, Role, SILENCE_CHECK, STABLE};
 use futures_util::future::poll_immediate;
 use net_traits::{
-    Cause, CertHash, CloseReason, NetConnection, NetTransport, RecvError, SendError, close_code,
+    Cause, CertHash, CloseReason, Limit, NetConnection, NetTransport, RecvError, SendError,
+    close_code,
 };
 use std::convert::Infallible;
 use std::future::pending;
@@ -47,6 +48,26 @@ impl<T: NetTransport> Inner<T> {
                 }
             };
             tokio::join!(receive(inner, peer, pooled), ended);
+        }
+    }
+
+    /// Drops what a connection holds that has ended and is not in the pool, and reports it as not received
+    /// since the connection was closed with `reason`.
+    pub(super) async fn discard_received(
+        self: Arc<Self>,
+        connection: T::Connection,
+        reason: CloseReason,
+    ) {
+        let (peer, mut messages) = (connection.peer_identity().hash, 0);
+        loop {
+            match connection.recv().await {
+                Ok(_) => messages += 1,
+                Err(RecvError::Closed(_)) => break,
+                Err(error) => self.receive_failed(peer, error, 1),
+            }
+        }
+        if messages > 0 {
+            self.receive_failed(peer, RecvError::Closed(reason), messages);
         }
     }
 
@@ -116,15 +137,24 @@ async fn receive<T: NetTransport>(
                     return;
                 }
             }
-            Err(RecvError::Closed(_)) => return,
+            Err(RecvError::Closed(reason)) => {
+                if has_dropped(&reason) {
+                    inner.receive_failed(peer, RecvError::Closed(reason), 1);
+                }
+                return;
+            }
             Err(error) => {
-                inner.events.telemetry().receive_failed(&peer, &error);
-                inner.events.pending().receive_failed(peer, error);
-                inner.events.wake();
+                inner.receive_failed(peer, error, 1);
                 consume_budget().await;
             }
         }
     }
+}
+
+/// Returns whether the transport has dropped messages of a connection that ended for this reason.
+fn has_dropped(reason: &CloseReason) -> bool {
+    let CloseReason::Local { code, .. } = reason else { return false };
+    matches!(Limit::of_code(*code), Some(Limit::Memory | Limit::MessageTimeout))
 }
 
 /// Flushes the sent messages until the connection ends.
