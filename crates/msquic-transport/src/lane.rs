@@ -1,6 +1,8 @@
 //! `Lane`: a stream that sends messages, opened on demand and replaced when the peer stops it.
 
+use crate::frame_sink::STREAM_CODE_MESSAGE_TOO_LARGE;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use msquic_async::Connection;
 use msquic_async::StreamStartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::coop::unconstrained;
 
 /// The priority of streams for urgent messages, above the default of 0x7fff.
 const URGENT: u16 = u16::MAX;
@@ -181,29 +184,43 @@ impl Lane {
         };
         let flush = open.flush();
         let flushed = unless_stuck(connection, &open, timeouts, flush).await?;
+        // What is acknowledged may be refused.
+        if let Some(code) = unconstrained(stopped(&open)).now_or_never() {
+            let _ = self.replace(&open, WriteError::Stopped(code)); // records a loss
+        }
         match flushed.or_else(|error| self.replace(&open, error)) {
             Err(QueueError::Stopped(_)) => Ok(()),
             flushed => flushed,
         }
     }
 
-    /// Waits until the peer stops the stream, and removes it; for ever if none is open.
+    /// Waits until the peer stops the stream with messages that are not confirmed, and removes it; for
+    /// ever if none is open.
     pub(crate) async fn stopped(&self) -> QueueError {
-        let Ok(Some(open)) = self.open_stream() else { return pending().await };
-        let code = stopped(&open).await;
-        self.replace(&open, WriteError::Stopped(code)).err().unwrap_or(QueueError::Stopped(code))
+        while let Ok(Some(open)) = self.open_stream() {
+            let code = stopped(&open).await;
+            if let Err(error) = self.replace(&open, WriteError::Stopped(code)) {
+                return error;
+            }
+        }
+        pending().await
     }
 
-    /// Removes a broken stream; `Ok` if another stream may succeed.
+    /// Removes a broken stream; `Ok` if no message is lost and another stream may succeed.
     fn replace(&self, broken: &Arc<WriteStream>, error: WriteError) -> Result<(), QueueError> {
+        let unconfirmed = unconfirmed(broken);
+        // A message that is too long for the peer may be acknowledged before the peer refuses it.
+        let is_loss = |code| unconfirmed.0 > 0 || code == STREAM_CODE_MESSAGE_TOO_LARGE;
         {
             let mut slot = self.slot.lock();
             match &*slot {
                 Slot::Open(open) if Arc::ptr_eq(open, broken) => {
                     *slot = Slot::Empty;
                     let mut lost = self.lost.lock();
-                    *lost = sum(*lost, unconfirmed(broken));
-                    if let WriteError::Stopped(code) = error {
+                    *lost = sum(*lost, unconfirmed);
+                    if let WriteError::Stopped(code) = error
+                        && is_loss(code)
+                    {
                         self.loss_reports.record(code);
                     }
                 }
@@ -216,7 +233,7 @@ impl Lane {
                 if let Some(receipts) = &self.receipts {
                     receipts.lost(number(broken), &SendError::Stopped { code });
                 }
-                Err(QueueError::Stopped(code))
+                if is_loss(code) { Err(QueueError::Stopped(code)) } else { Ok(()) }
             }
             WriteError::ConnectionLost(_) => Err(QueueError::Connection),
             WriteError::Closed => Ok(()),

@@ -4,13 +4,20 @@ mod common;
 
 use common::{ALPN, Pair, credentials, lacks_patch, pair_with, pattern, run};
 use msquic_async::ConnectionError;
-use msquic_async::{Configuration, Connection, ReadError, Registration, Settings};
-use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
+use msquic_async::{
+    Configuration, Connection, ReadError, ReadStream, Registration, Settings, StreamType,
+};
+use msquic_transport::{
+    MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig, STREAM_CODE_MESSAGE_TOO_LARGE,
+};
+use net_kit::alpn::RECEIPTS;
+use net_kit::receipts::Control;
 use net_traits::{
     CloseOutcome, CloseReason, NetConnection, NetIncomingRequest, NetListener, NetTransport,
-    RecvError, SendError,
+    RecvError, SendAckedError, SendError,
 };
 use quinn_transport::QuinnTransport;
+use std::convert::Infallible;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -173,19 +180,83 @@ fn a_flush_and_a_close_tell_what_was_lost_with_a_stopped_stream() {
     });
 }
 
+/// Reads from a stream until it has brought these bytes.
+async fn read_until(stream: &ReadStream, end: &[u8]) {
+    let mut received = Vec::new();
+    while !received.ends_with(end) {
+        received.extend_from_slice(&stream.read_chunk().await.unwrap().unwrap());
+    }
+}
+
+/// Confirms what arrives on a stream whenever the peer asks.
+async fn confirm(raw: &Connection, stream: &ReadStream) -> Infallible {
+    let opened = raw.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
+    let confirmations = opened.split().1.unwrap();
+    loop {
+        let chunk = stream.read_chunk().await.unwrap().unwrap();
+        let number = u32::from_be_bytes(*chunk.last_chunk().unwrap());
+        assert_eq!(chunk[..], Control::Probe(number).encode());
+        let confirmation = Control::Confirmation(number).encode();
+        confirmations.enqueue(&[confirmation.into()]).await.unwrap();
+    }
+}
+
+#[test]
+fn a_stop_after_all_messages_are_confirmed_loses_nothing() {
+    /// Returns what a flush of each handle says of a stop with this code.
+    async fn stop<T: NetTransport>(transport: T, code: u64) -> [Result<(), SendError>; 2] {
+        let (server, raw) = raw_peer_of(transport, &[ALPN, RECEIPTS].concat()).await;
+        let clone = server.clone();
+        let read_and_stop = async {
+            let stream = raw.accept_inbound_uni_stream().await.unwrap();
+            read_until(&stream, b"one").await;
+            let flushed = tokio::select! {
+                flushed = server.flush() => flushed,
+                never = confirm(&raw, &stream) => match never {},
+            };
+            assert_eq!(flushed, Ok(()));
+            stream.abort_read(code).unwrap();
+        };
+        let (acked, ()) = tokio::join!(server.send_acked("one".into()), read_and_stop);
+        // The stop has arrived.
+        assert_eq!(acked, Err(SendAckedError::Unknown(SendError::Stopped { code })));
+        let flushed = [server.flush().await, clone.flush().await];
+        if flushed[0].is_ok() {
+            server.send(b"two").await.unwrap();
+            read_until(&raw.accept_inbound_uni_stream().await.unwrap(), b"two").await;
+        }
+        flushed
+    }
+    run(async {
+        for code in [7, STREAM_CODE_MESSAGE_TOO_LARGE] {
+            assert_eq!(stop(QuinnTransport::new(), code).await, [Ok(()), Ok(())]);
+        }
+        assert_eq!(stop(MsQuicTransport::new(), 7).await, [Ok(()), Ok(())]);
+        // An acknowledged message was refused.
+        let lost = || Err(SendError::Stopped { code: STREAM_CODE_MESSAGE_TOO_LARGE });
+        let flushed = stop(MsQuicTransport::new(), STREAM_CODE_MESSAGE_TOO_LARGE).await;
+        assert_eq!(flushed, [lost(), lost()]);
+    });
+}
+
 /// A connection to a peer that accepts no requests, like those of older versions, and its end.
 async fn older_peer(config: MsQuicTransportConfig) -> (MsQuicNetConnection, Connection) {
     older_peer_of(MsQuicTransport::with_config(config).unwrap()).await
 }
 
 async fn older_peer_of<T: NetTransport>(transport: T) -> (T::Connection, Connection) {
+    raw_peer_of(transport, ALPN).await
+}
+
+/// Connects a bare QUIC peer that names this protocol, and returns the local connection and the peer.
+async fn raw_peer_of<T: NetTransport>(transport: T, alpn: &str) -> (T::Connection, Connection) {
     let (for_server, for_client) = credentials();
     let listen = transport.create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], for_server);
     let listener = listen.await.unwrap();
     let registration = Registration::new("raw").unwrap();
     let settings = Settings::new().peer_uni_streams(4);
     let configuration =
-        Configuration::client(&registration, &[ALPN], &settings, &for_client).unwrap();
+        Configuration::client(&registration, &[alpn], &settings, &for_client).unwrap();
     let raw = Connection::new(&registration, for_client).unwrap();
     let start = raw.start(&configuration, "127.0.0.1", listener.local_addr().port());
     let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };

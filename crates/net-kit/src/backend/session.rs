@@ -407,13 +407,9 @@ impl<B: Backend> Session<B> {
     /// Records that the peer stopped the stream of a lane with `code`. The messages that were
     /// written to it and not confirmed are lost, and so is the `begun` one.
     pub fn stopped(&self, lane: &Outbox, begun: Option<&Frame>, code: u64) {
-        // The lane of receipts has no messages.
-        if self.all_lanes().any(|of_messages| std::ptr::eq(of_messages, lane)) {
-            self.loss_reports.record(code);
-        }
         let stopped = SendError::Stopped { code };
         self.receipts.iter().for_each(|receipts| receipts.lost(lane.number(), &stopped));
-        lane.report(begun, stopped);
+        lane.report(begun, stopped, || self.loss_reports.record(code));
     }
 
     pub(super) fn loss_reports(&self) -> &LossReports {

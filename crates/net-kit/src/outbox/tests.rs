@@ -77,17 +77,23 @@ async fn flushed_waits_for_the_messages_queued_before() {
 async fn a_loss_is_reported_to_all_that_wait_or_else_to_the_next_send() {
     let outbox = Outbox::new(ENTRY_COST);
     let stopped = || SendError::Stopped { code: 7 };
-    outbox.report(None, stopped());
+    let mut losses = 0;
+    let mut stop = || outbox.report(None, stopped(), || losses += 1);
+    stop(); // no message was on the stream
+    outbox.try_push(&mut message(1)).unwrap();
+    write_one(&outbox).await;
+    stop();
     let mut pieces = message(1);
     assert_eq!(outbox.try_push(&mut pieces), Err(stopped()));
     assert_eq!(outbox.try_push(&mut pieces), Ok(()));
     let (mut one, mut other) = (pin!(outbox.push(message(1))), pin!(outbox.push(message(1))));
     assert!(one.as_mut().now_or_never().is_none());
     assert!(other.as_mut().now_or_never().is_none());
-    outbox.report(None, stopped());
-    assert_eq!((one.await, other.await), (Err(stopped()), Err(stopped())));
     write_one(&outbox).await;
+    stop();
+    assert_eq!((one.await, other.await), (Err(stopped()), Err(stopped())));
     assert_eq!(outbox.try_push(&mut message(1)), Ok(()), "the loss is reported once");
+    assert_eq!(losses, 2);
 }
 
 #[tokio::test]
@@ -99,7 +105,7 @@ async fn a_message_that_a_stopped_stream_had_begun_is_lost() {
     let flushed = outbox.flushed();
     write_one(&outbox).await;
     let Work::Frame(begun) = outbox.work().await else { panic!("nothing is queued") };
-    outbox.report(Some(&begun), SendError::Stopped { code: 7 });
+    outbox.report(Some(&begun), SendError::Stopped { code: 7 }, || {});
     assert_eq!(flushed.await, Ok(()));
     outbox.close(1, "");
     outbox.confirm();
@@ -229,7 +235,7 @@ async fn a_flush_does_not_wait_for_a_confirmation_from_a_stopped_stream() {
         written(&outbox, &[Control::Probe(number(1))]).await;
         outbox.try_push(&mut message(1)).unwrap();
         let later = outbox.flushed();
-        outbox.report(None, SendError::Stopped { code: 7 });
+        outbox.report(None, SendError::Stopped { code: 7 }, || {});
         outbox.confirmed(number(1)); // it was on its way
         let next = async {
             write_one(&outbox).await;
