@@ -14,6 +14,9 @@
 //! than msquic can report. The ticket then waits again, in its old place, and there is no credit until msquic
 //! reports some. A ticket that is dropped leaves the queue, or gives its credit to the next.
 //!
+//! A stream that is dropped while msquic starts it returns its ticket with START_COMPLETE. That comes as soon as msquic
+//! processes the start, whatever the peer does, because starts fail where they would wait (contract C24, C35).
+//!
 //! No STREAMS_BLOCKED is sent to the peer while openers wait here. RFC 9000, section 4.6, recommends the frame, for
 //! debugging; a peer must not wait for it before it gives credit. msquic sends it for starts above the limit only
 //! (contract C35), so it would cost a native stream that fails, for each new limit. Blocked starts do send it.
