@@ -20,7 +20,7 @@ pub(crate) enum ZeroCopy {
     /// content.
     Trusted,
     /// As with a library that supports one receive at a time only.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     OneByOne,
 }
 
@@ -172,7 +172,7 @@ impl Settings {
             // One receive at a time cannot stall (contract C32, C36).
             ZeroCopy::WhereSound | ZeroCopy::Trusted if !has_patch("I6180") => Holding::OneByOne,
             ZeroCopy::WhereSound | ZeroCopy::Trusted => Holding::Several,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testing"))]
             ZeroCopy::OneByOne => Holding::OneByOne,
         }
     }

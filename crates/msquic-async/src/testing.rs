@@ -2,24 +2,29 @@
 //! `events`; not for applications.
 //!
 //! The bytes choose events of a connection and of its streams, calls, polls, and drops of futures and handles. What is
-//! promised is checked: bytes are read and sent once and in order, each task that waits is woken, all tasks end with
-//! the connection and find the same reason, and each handle is closed.
+//! promised is checked: bytes are read and sent once and in order, held bytes are returned once, tickets are used once,
+//! each task that waits is woken, all tasks end with the connection and find the same reason, and each handle is closed.
+
+mod handles;
+mod sessions;
+mod settle;
 
 use crate::ffi::scripted::{self, ConnectionStep, FINAL, SENT, StreamStep};
+use crate::settings::ZeroCopy;
 use crate::{
-    Configuration, Connection, ConnectionError, ConnectionStartError, DatagramLimits, Listener,
-    NetCredential, ReadStream, ReceiveEnd, ReceiveSink, Registration, Settings, Status, Stream,
-    StreamType, WriteStream,
+    Configuration, Connection, ConnectionStartError, DatagramLimits, Listener, NetCredential,
+    Registration, Resumption, Settings, Status, StreamType,
 };
 use bytes::Bytes;
 use futures_util::task::{ArcWake, waker};
-use std::cell::{Cell, RefCell};
+use handles::{Handles, Reader, Reading, Sink, number};
+use sessions::Sessions;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Context;
 
 /// Plays what the bytes choose.
@@ -28,23 +33,29 @@ use std::task::Context;
 ///
 /// If something that is promised does not hold.
 pub fn play(credential: &NetCredential, bytes: &[u8]) {
-    static SETUP: OnceLock<(Registration, Configuration, Configuration)> = OnceLock::new();
+    static SETUP: OnceLock<Setup> = OnceLock::new();
     scripted::install();
-    let (registration, configuration, server) = SETUP.get_or_init(|| {
+    let Setup { registration, resumption, configurations } = SETUP.get_or_init(|| {
+        let resumption = Resumption::new();
         let registration = Registration::new("events").expect("the script opens it");
-        let settings = Settings::new().datagrams(true);
-        let configuration =
-            Configuration::client(&registration, &["events"], &settings, credential)
-                .expect("the script opens it");
-        let server = Configuration::server(&registration, &["events"], &settings, credential)
-            .expect("the script opens it");
-        (registration, configuration, server)
+        let open = |zero_copy_receive| {
+            let settings = Settings::new().datagrams(true).resumption(resumption.clone());
+            let settings = Settings { zero_copy_receive, ..settings };
+            let client = Configuration::client(&registration, &["events"], &settings, credential);
+            let server = Configuration::server(&registration, &["events"], &settings, credential);
+            (client.expect("the script opens it"), server.expect("the script opens it"))
+        };
+        let configurations = [ZeroCopy::No, ZeroCopy::OneByOne, ZeroCopy::Trusted].map(open);
+        Setup { registration, resumption, configurations }
     });
+    let mut bytes = bytes.iter();
+    let first = usize::from(bytes.next().copied().unwrap_or(0));
+    let (configuration, server) = &configurations[first % configurations.len()];
     let limits = crate::StreamLimits::new().send_buffer(64).max_send_buffer(256).receive_buffer(64);
     let datagrams = DatagramLimits::new().send_queue(600).in_flight(1).receive_queue(600);
     let connection = Connection::new(registration, credential.clone()).expect("a connection");
     let mut player = Player {
-        bytes: bytes.iter(),
+        bytes,
         credential,
         configuration: configuration
             .clone()
@@ -56,15 +67,34 @@ pub fn play(credential: &NetCredential, bytes: &[u8]) {
         listener: None,
         tasks: Vec::new(),
         handles: Rc::default(),
+        sessions: Rc::new(Sessions::new(resumption.clone())),
+        goes_on: first / configurations.len() % 2 == 1,
+        resumes: first / configurations.len() % 8 > 3,
+        reads_all: first / configurations.len() % 4 > 1,
         datagrams: 0,
     };
-    if player.next() >= ESTABLISH {
+    if first >= ESTABLISH {
         player.establish();
+    }
+    if player.goes_on {
+        player.start_streams();
+    }
+    if player.resumes {
+        player.issue_tickets();
     }
     while let Some(step) = player.bytes.next() {
         player.step(*step);
+        scripted::check_calls();
     }
     player.end();
+}
+
+/// What all plays share.
+struct Setup {
+    registration: Registration,
+    resumption: Resumption,
+    /// Of clients and servers. They hold received bytes in different ways.
+    configurations: [(Configuration, Configuration); 3],
 }
 
 struct Player<'a> {
@@ -77,6 +107,13 @@ struct Player<'a> {
     listener: Option<Rc<Listener>>,
     tasks: Vec<Task>,
     handles: Rc<Handles>,
+    sessions: Rc<Sessions>,
+    /// Connections end only after the steps.
+    goes_on: bool,
+    /// There are tickets before the steps.
+    resumes: bool,
+    /// All streams are read after the steps.
+    reads_all: bool,
     /// How many were indicated.
     datagrams: u64,
 }
@@ -103,152 +140,6 @@ impl ArcWake for Woken {
     }
 }
 
-/// What the tasks have opened and accepted, and found.
-#[derive(Default)]
-struct Handles {
-    readers: RefCell<Vec<Rc<Reader>>>,
-    writers: RefCell<Vec<Rc<Writer>>>,
-    /// By a listener.
-    accepted: RefCell<Vec<Connection>>,
-    /// Why the connection has ended, as the first task found it.
-    reason: RefCell<Option<ConnectionError>>,
-    /// The last datagram that was received.
-    datagram: Cell<u64>,
-}
-
-struct Reader {
-    stream: ReadStream,
-    read: Cell<u64>,
-    /// How many tasks wait for bytes.
-    reads: Cell<usize>,
-    is_stopped: Cell<bool>,
-    sink: Arc<Received>,
-}
-
-struct Writer {
-    stream: WriteStream,
-    /// What was accepted, with the offsets.
-    accepted: RefCell<Vec<(u64, Vec<u8>)>>,
-    writes: Cell<u8>,
-}
-
-/// What a sink has received.
-#[derive(Default)]
-struct Received {
-    bytes: AtomicU64,
-    ends: AtomicUsize,
-    is_set: AtomicBool,
-    /// How many bytes it takes at once.
-    room: AtomicUsize,
-}
-
-struct Sink(Arc<Received>);
-
-impl ReceiveSink for Sink {
-    fn receive(&mut self, data: &[u8]) -> usize {
-        assert_eq!(self.0.ends.load(Ordering::SeqCst), 0, "bytes after the end");
-        let taken = data.len().min(self.0.room.load(Ordering::SeqCst));
-        let offset = self.0.bytes.fetch_add(taken as u64, Ordering::SeqCst);
-        check(&data[..taken], offset);
-        taken
-    }
-
-    fn end(&mut self, _: ReceiveEnd) {
-        assert_eq!(self.0.ends.fetch_add(1, Ordering::SeqCst), 0, "two ends");
-    }
-}
-
-/// The bytes are those that the peer has sent from the offset on.
-fn check(bytes: &[u8], offset: u64) {
-    for (byte, offset) in bytes.iter().zip(offset..) {
-        assert_eq!(*byte, scripted::byte(offset), "another byte at {offset}");
-    }
-}
-
-impl Handles {
-    fn add(&self, stream: Stream) {
-        let (read, write) = stream.split();
-        self.readers.borrow_mut().extend(read.map(Reader::new));
-        self.writers.borrow_mut().extend(write.map(Writer::new));
-    }
-
-    /// The error with which a task found the end is that of all.
-    fn found(&self, error: ConnectionError) {
-        if matches!(error, ConnectionError::NotStarted) {
-            return;
-        }
-        let first = &mut *self.reason.borrow_mut();
-        match first {
-            // The reason phrase of the peer arrives last.
-            Some(ConnectionError::ClosedByPeer { code, .. }) => {
-                assert!(
-                    matches!(error, ConnectionError::ClosedByPeer { code: now, .. } if now == *code)
-                );
-            }
-            Some(first) => assert_eq!(*first, error, "another reason"),
-            None => *first = Some(error),
-        }
-    }
-}
-
-impl Reader {
-    fn new(stream: ReadStream) -> Rc<Self> {
-        Rc::new(Self {
-            stream,
-            read: Cell::new(0),
-            reads: Cell::new(0),
-            is_stopped: Cell::new(false),
-            sink: Arc::default(),
-        })
-    }
-}
-
-/// Counts a task that reads.
-struct Reading<'a>(&'a Reader);
-
-impl<'a> Reading<'a> {
-    fn new(reader: &'a Reader) -> Self {
-        reader.reads.set(reader.reads.get() + 1);
-        Self(reader)
-    }
-}
-
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        self.0.reads.set(self.0.reads.get() - 1);
-    }
-}
-
-impl Writer {
-    fn new(stream: WriteStream) -> Rc<Self> {
-        Rc::new(Self { stream, accepted: RefCell::default(), writes: Cell::new(0) })
-    }
-
-    /// The content of the next write.
-    fn content(&self, length: usize) -> Vec<u8> {
-        self.writes.set(self.writes.get().wrapping_add(1));
-        vec![self.writes.get(); length]
-    }
-
-    fn accept(&self, end: u64, content: Vec<u8>) {
-        self.accepted.borrow_mut().push((end - content.len() as u64, content));
-    }
-
-    /// What was sent is what was accepted.
-    fn check(&self) {
-        let Some(id) = self.stream.id() else { return };
-        let sent = scripted::account(id).sent;
-        let mut accepted = 0;
-        for (offset, content) in &*self.accepted.borrow() {
-            let (start, end) = (*offset as usize, *offset as usize + content.len());
-            accepted += content.len();
-            let sent = &sent[start.min(sent.len())..end.min(sent.len())];
-            assert_eq!(sent, &content[..sent.len()], "other bytes at {start}");
-        }
-        assert!(sent.len() <= accepted, "{} bytes sent of {accepted}", sent.len());
-    }
-}
-
 impl Player<'_> {
     fn next(&mut self) -> u8 {
         self.bytes.next().copied().unwrap_or(0)
@@ -257,8 +148,7 @@ impl Player<'_> {
     /// Establishes the connection, accepts streams of the peer, and gets credit for others.
     fn establish(&mut self) {
         let connection = self.connection.clone().expect("it was just opened");
-        let start = connection.start(&self.configuration, "127.0.0.1", 4433);
-        self.spawn("start", async move { drop(start.await) });
+        self.start(connection.clone(), 0);
         self.run();
         let certificate = self.credential.certificate_chain()[0].to_vec();
         for id in scripted::connections() {
@@ -281,7 +171,54 @@ impl Player<'_> {
         let handles = self.handles.clone();
         self.spawn("accept_inbound_uni_stream", async move {
             while let Ok(stream) = other.accept_inbound_uni_stream().await {
-                handles.readers.borrow_mut().push(Reader::new(stream));
+                handles.add_reader(Some(stream));
+            }
+        });
+    }
+
+    /// Starts a stream of each kind on both sides.
+    fn start_streams(&mut self) {
+        for id in scripted::connections() {
+            scripted::connection(id, ConnectionStep::PeerStream { unidirectional: false });
+            scripted::connection(id, ConnectionStep::PeerStream { unidirectional: true });
+        }
+        for stream_type in [StreamType::Bidirectional, StreamType::Unidirectional] {
+            if let Some(connection) = self.connection.clone() {
+                self.open(connection, stream_type, true);
+            }
+        }
+        self.run();
+        for id in scripted::streams() {
+            scripted::stream(id, StreamStep::Start(Status::SUCCESS));
+        }
+        self.run();
+    }
+
+    /// Accepts a connection, which gets a ticket, and another one, whose handshake goes on. The client gets tickets.
+    fn issue_tickets(&mut self) {
+        let clients = scripted::connections();
+        for _ in 0..4 {
+            clients.iter().for_each(|id| self.sessions.receive(*id, true));
+        }
+        self.listener_call(16);
+        self.listener_call(17);
+        self.run();
+        for is_first in [true, false] {
+            scripted::attempt();
+            self.run();
+            if is_first {
+                scripted::finish(&self.credential.certificate_chain()[0]);
+            }
+        }
+        self.run();
+    }
+
+    fn open(&mut self, connection: Connection, stream_type: StreamType, fails_on_blocked: bool) {
+        let handles = self.handles.clone();
+        self.spawn("open", async move {
+            let open = connection.open_outbound_stream(stream_type, fails_on_blocked);
+            if let Ok(stream) = open.await {
+                handles.add(stream);
             }
         });
     }
@@ -293,7 +230,10 @@ impl Player<'_> {
             3 => self.connection_call(),
             4 => self.read_call(),
             5 => self.write_call(),
-            6 => self.run(),
+            6 => {
+                scripted::run_call();
+                self.run();
+            }
             _ => self.disturb(),
         }
     }
@@ -305,7 +245,8 @@ impl Player<'_> {
             return;
         }
         let id = connections[usize::from(which) % connections.len()];
-        let step = match choice % 15 {
+        let choice = choice % 18;
+        let step = match if self.goes_on && ENDS.contains(&choice) { 8 } else { choice } {
             0 => {
                 let chain = self.credential.certificate_chain();
                 ConnectionStep::Certificate(if value == 0 { vec![] } else { chain[0].to_vec() })
@@ -334,7 +275,9 @@ impl Player<'_> {
                 return;
             }
             13 => ConnectionStep::ShutdownByTransport(Status::CONNECTION_IDLE),
-            _ => ConnectionStep::Complete,
+            14 => ConnectionStep::Complete,
+            15 => return self.sessions.receive(id, value > 0),
+            _ => return self.sessions.resume(id, which, value),
         };
         scripted::connection(id, step);
     }
@@ -345,7 +288,7 @@ impl Player<'_> {
         if streams.is_empty() {
             return;
         }
-        let step = match choice % 12 {
+        let step = match choice % 13 {
             0 => StreamStep::Start(match value {
                 0 => Status::STREAM_LIMIT_REACHED,
                 1 => Status::OUT_OF_MEMORY,
@@ -353,12 +296,14 @@ impl Player<'_> {
             }),
             1 | 2 => StreamStep::SendComplete { canceled: value == 0 },
             3 => StreamStep::IdealSendBuffer(u64::from(value) << 2),
-            4..=6 => StreamStep::Receive(value.into()),
+            // One in sixteen is the last.
+            4..=6 => StreamStep::Receive { count: value.into(), is_last: value % 16 == 7 },
             7 => StreamStep::PeerSendShutdown,
             8 => StreamStep::PeerSendAborted(value.into()),
             9 => StreamStep::PeerReceiveAborted(value.into()),
             10 => StreamStep::SendShutdownComplete,
-            _ => StreamStep::Complete,
+            11 => StreamStep::Complete,
+            _ => StreamStep::Rest,
         };
         scripted::stream(streams[usize::from(which) % streams.len()], step);
     }
@@ -372,8 +317,11 @@ impl Player<'_> {
     fn connection_call(&mut self) {
         let (which, choice, value) = (self.next(), self.next(), self.next());
         let handles = self.handles.clone();
-        if choice % 20 >= 16 {
-            return self.listener_call(choice % 20);
+        match choice % 22 {
+            20 => return self.dial(value),
+            21 if value > 200 => return self.sessions.forget(),
+            choice @ 16.. => return self.listener_call(choice),
+            _ => {}
         }
         let all: Vec<_> =
             self.connection.iter().chain(&*handles.accepted.borrow()).cloned().collect();
@@ -386,11 +334,8 @@ impl Player<'_> {
         let is_first = index == 0 && self.connection.is_some();
         let stream_type =
             if value & 1 == 0 { StreamType::Unidirectional } else { StreamType::Bidirectional };
-        match choice % 20 {
-            0 => {
-                let start = connection.start(&self.configuration, "127.0.0.1", 4433);
-                self.spawn("start", async move { drop(start.await) });
-            }
+        match choice % 22 {
+            0 => self.start(connection, value),
             1 => self.spawn("accept", async move {
                 if let Err(ConnectionStartError::ConnectionLost(error)) = connection.accept().await
                     && is_first
@@ -407,17 +352,14 @@ impl Player<'_> {
             3 => self.spawn("receive_remote_certificate", async move {
                 drop(connection.receive_remote_certificate().await);
             }),
-            4 | 5 => self.spawn("open", async move {
-                let fails = value & 2 != 0;
-                if let Ok(stream) = connection.open_outbound_stream(stream_type, fails).await {
-                    handles.add(stream);
-                }
-            }),
+            4 | 5 => self.open(connection, stream_type, value & 2 != 0),
             6 | 7 => self.accept_streams(connection),
             8 => self.spawn("receive_datagram", async move {
                 while let Ok(datagram) = connection.receive_datagram().await {
                     let number = u64::from_be_bytes(datagram[..].try_into().expect("a number"));
-                    assert!(number > handles.datagram.replace(number), "received twice");
+                    let last = &mut *handles.datagrams.borrow_mut();
+                    let before = last.insert(Arc::as_ptr(connection.inner()), number);
+                    assert!(before < Some(number), "received twice");
                 }
             }),
             9 => drop(connection.send_datagram(&Bytes::from(vec![value; value.into()]))),
@@ -438,10 +380,24 @@ impl Player<'_> {
             13 => self.spawn("address_changed", async move {
                 while connection.address_changed().await.is_ok() {}
             }),
-            14 if value > 100 => connection.shutdown(value.into(), ""),
-            15 if value > 200 => self.connection = None,
+            14 if value > 100 && !self.goes_on => connection.shutdown(value.into(), ""),
+            15 if value > 200 && !self.goes_on => self.connection = None,
             _ => {}
         }
+    }
+
+    fn start(&mut self, connection: Connection, value: u8) {
+        let (sessions, configuration) = (self.sessions.clone(), self.configuration.clone());
+        let port = 4433 + u16::from(value & 1);
+        self.spawn("start", async move { sessions.start(&connection, &configuration, port).await });
+    }
+
+    /// Starts a further connection.
+    fn dial(&mut self, value: u8) {
+        let credential = self.credential.clone();
+        let connection = Connection::new(self.registration, credential).expect("a connection");
+        self.handles.accepted.borrow_mut().push(connection.clone());
+        self.start(connection, value);
     }
 
     fn listener_call(&mut self, choice: u8) {
@@ -453,12 +409,12 @@ impl Player<'_> {
             let _ = listener.start(&["events"], Some(([127, 0, 0, 1], 0).into()));
             self.listener = Some(Rc::new(listener));
         }
-        let (Some(listener), handles) = (self.listener.clone(), self.handles.clone()) else {
-            return;
-        };
+        let Some(listener) = self.listener.clone() else { return };
+        let (handles, sessions) = (self.handles.clone(), self.sessions.clone());
         match choice {
             17 => self.spawn(LISTENER, async move {
                 while let Ok(connection) = listener.accept().await {
+                    sessions.begin(number(&connection).expect("it has just begun"));
                     handles.accepted.borrow_mut().push(connection);
                 }
             }),
@@ -491,37 +447,27 @@ impl Player<'_> {
         let index = usize::from(which) % readers.len();
         let reader = readers[index].clone();
         drop(readers);
-        match choice % 8 {
-            0 | 1 => self.spawn("read", async move {
+        let handles = self.handles.clone();
+        let keeps = value & 2 != 0;
+        match choice % 10 {
+            0 | 1 => self.read_all(reader, keeps),
+            2 if value & 1 == 0 => self.spawn("poll_read_chunk", async move {
                 let _reading = Reading::new(&reader);
-                loop {
-                    match reader.stream.read_chunk().await {
-                        Ok(Some(chunk)) => {
-                            let offset = reader.read.get();
-                            check(&chunk, offset);
-                            reader.read.set(offset + chunk.len() as u64);
-                        }
-                        Ok(None) => {
-                            reader.check_end();
-                            return;
-                        }
-                        Err(_) => return,
-                    }
+                if let Ok(Some(chunk)) = poll_fn(|cx| reader.stream.poll_read_chunk(cx)).await {
+                    handles.read(&reader, chunk.into_bytes(), keeps);
                 }
             }),
-            2 => self.spawn("poll_read_chunk", async move {
+            2 => self.read_one(reader, keeps),
+            8 => self.spawn("poll_read", async move {
                 let _reading = Reading::new(&reader);
-                let read = if value & 1 == 0 {
-                    poll_fn(|cx| reader.stream.poll_read_chunk(cx)).await
-                } else {
-                    reader.stream.read_chunk().await
-                };
-                if let Ok(Some(chunk)) = read {
-                    let offset = reader.read.get();
-                    check(&chunk, offset);
-                    reader.read.set(offset + chunk.len() as u64);
+                let mut part = [0; 100];
+                let part = &mut part[..usize::from(value % 100)];
+                if let Ok(read) = poll_fn(|cx| reader.stream.poll_read(cx, part)).await {
+                    let read = Bytes::copy_from_slice(&part[..read]);
+                    handles.read(&reader, read, false);
                 }
             }),
+            9 => handles.release(which.into(), keeps.then_some(value.into())),
             3 => self.spawn("received_reset", async move {
                 drop(reader.stream.received_reset().await);
             }),
@@ -547,6 +493,29 @@ impl Player<'_> {
         }
     }
 
+    fn read_all(&mut self, reader: Rc<Reader>, keeps: bool) {
+        let handles = self.handles.clone();
+        self.spawn("read", async move {
+            let _reading = Reading::new(&reader);
+            loop {
+                match reader.stream.read_chunk().await {
+                    Ok(Some(chunk)) => handles.read(&reader, chunk.into_bytes(), keeps),
+                    Ok(None) | Err(_) => return reader.check_end(),
+                }
+            }
+        });
+    }
+
+    fn read_one(&mut self, reader: Rc<Reader>, keeps: bool) {
+        let handles = self.handles.clone();
+        self.spawn("read_chunk", async move {
+            let _reading = Reading::new(&reader);
+            if let Ok(Some(chunk)) = reader.stream.read_chunk().await {
+                handles.read(&reader, chunk.into_bytes(), keeps);
+            }
+        });
+    }
+
     fn write_call(&mut self) {
         let (which, choice, value) = (self.next(), self.next(), self.next());
         let writers = self.handles.writers.borrow();
@@ -556,7 +525,7 @@ impl Player<'_> {
         let index = usize::from(which) % writers.len();
         let writer = writers[index].clone();
         drop(writers);
-        match choice % 10 {
+        match choice % 11 {
             0 | 1 => self.spawn("enqueue", async move {
                 let content = writer.content(value.into());
                 let chunk = [Bytes::from(content.clone())];
@@ -577,8 +546,9 @@ impl Player<'_> {
             5 => self.spawn("stopped", async move {
                 drop(writer.stream.stopped().await);
             }),
-            6 => drop(writer.stream.finish()),
+            6 => writer.is_finished.set(writer.stream.finish().is_ok()),
             7 => self.spawn("poll_finish_write", async move {
+                writer.is_finished.set(true);
                 if poll_fn(|cx| writer.stream.poll_finish_write(cx)).await.is_ok() {
                     let id = writer.stream.id().expect("it was started");
                     assert!(scripted::account(id).is_fin_acknowledged, "it is not acknowledged");
@@ -588,6 +558,16 @@ impl Player<'_> {
             9 if value > 100 => {
                 writer.check();
                 self.handles.writers.borrow_mut().remove(index);
+            }
+            // More small ones than are sent one by one.
+            10 => {
+                for _ in 0..value % 64 {
+                    let content = writer.content(1);
+                    let chunk = [Bytes::from(content.clone())];
+                    if let Ok(Some(end)) = writer.stream.try_enqueue(&[], &chunk) {
+                        writer.accept(end, content);
+                    }
+                }
             }
             _ => {}
         }
@@ -633,119 +613,13 @@ impl Player<'_> {
             self.tasks[index].is_woken = Arc::new(Woken(AtomicBool::new(true)));
         }
     }
-
-    /// Ends the connection, and then all tasks.
-    fn end(mut self) {
-        scripted::fail_next(false);
-        self.stop_listener();
-        self.settle();
-        if let Some(connection) = &self.connection {
-            connection.shutdown(3, "");
-        }
-        self.end_connection();
-        if self.connection.is_none() && !scripted::connections().is_empty() {
-            // It was not started, and only tasks have it, which may wait for ever.
-            self.tasks.clear();
-            self.end_connection();
-        }
-        for reader in &*self.handles.readers.borrow() {
-            reader.sink.room.store(usize::MAX, Ordering::SeqCst);
-            reader.stream.resume();
-            if reader.sink.is_set.load(Ordering::SeqCst) {
-                assert_eq!(reader.sink.ends.load(Ordering::SeqCst), 1, "a sink without an end");
-            }
-        }
-        self.handles.writers.borrow().iter().for_each(|writer| writer.check());
-        let waiting: Vec<_> = self.tasks.iter().map(|task| task.name).collect();
-        assert!(waiting.is_empty(), "tasks wait after the end: {waiting:?}");
-        let handles = std::mem::take(&mut self.handles);
-        drop((self, handles));
-        scripted::reset();
-    }
-}
-
-impl Player<'_> {
-    /// On a connection that goes on, everything that is written is sent, and everything that arrives is read.
-    fn settle(&mut self) {
-        for reader in &*self.handles.readers.borrow() {
-            reader.sink.room.store(usize::MAX, Ordering::SeqCst);
-            reader.stream.resume();
-        }
-        self.run();
-        self.settle_streams();
-        if !scripted::is_connected() {
-            return;
-        }
-        // Each gets its credit.
-        for _ in 0..MAX_TASKS {
-            for id in scripted::connections() {
-                scripted::connection(id, ConnectionStep::StreamsAvailable(1, 1));
-            }
-            self.run();
-            self.settle_streams();
-        }
-        for task in &self.tasks {
-            assert!(
-                !matches!(task.name, "enqueue" | "flush" | "open"),
-                "{} waits for nothing",
-                task.name
-            );
-        }
-        for reader in &*self.handles.readers.borrow() {
-            let Some(id) = reader.stream.id() else { continue };
-            let account = scripted::account(id);
-            if reader.is_stopped.get() {
-                continue; // what has arrived was discarded
-            }
-            let is_reading = reader.reads.get() > 0;
-            let has_sink = reader.sink.is_set.load(Ordering::SeqCst);
-            if has_sink || is_reading {
-                assert_eq!(account.left, 0, "nothing resumes the stream");
-            }
-            if has_sink {
-                assert_eq!(reader.sink.bytes.load(Ordering::SeqCst), account.taken, "not received");
-            } else if is_reading {
-                assert_eq!(reader.read.get(), account.taken, "not read");
-            }
-        }
-        for writer in &*self.handles.writers.borrow() {
-            let Some(id) = writer.stream.id() else { continue };
-            let account = scripted::account(id);
-            let accepted = writer.accepted.borrow().iter().map(|(_, content)| content.len()).sum();
-            assert!(!account.is_sending || account.sent.len() == accepted, "not sent");
-        }
-    }
-
-    fn settle_streams(&mut self) {
-        while scripted::settle() {
-            self.run();
-        }
-    }
-
-    /// What follows from the end may start further streams, which end as well.
-    fn end_connection(&mut self) {
-        loop {
-            self.run();
-            if !scripted::end() {
-                return;
-            }
-        }
-    }
-}
-
-impl Reader {
-    /// All that has arrived was read.
-    fn check_end(&self) {
-        if self.sink.is_set.load(Ordering::SeqCst) {
-            return;
-        }
-        let id = self.stream.id().expect("it has received");
-        assert_eq!(self.read.get(), scripted::account(id).taken, "bytes are missing");
-    }
 }
 
 /// From this first byte on, the connection is established before the other steps.
-const ESTABLISH: u8 = 32;
+const ESTABLISH: usize = 32;
+
+/// The events that end a connection.
+const ENDS: [u8; 3] = [11, 13, 14];
 
 /// The name of the tasks that have the listener.
 const LISTENER: &str = "listener";

@@ -100,7 +100,7 @@ impl StreamCredit {
     }
 
     /// Whether no ticket waits or holds credit.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn is_settled(&self) -> bool {
         let queue = self.0.lock();
         queue.given == 0 && queue.waiting.is_empty()

@@ -146,6 +146,12 @@ impl ConnectionInner {
         self.exclusive.lock().is_accepted = true;
     }
 
+    /// Whether no opener of a stream waits or holds credit.
+    #[cfg(feature = "testing")]
+    pub(crate) fn has_settled_credit(&self) -> bool {
+        self.bidirectional_credit.is_settled() && self.unidirectional_credit.is_settled()
+    }
+
     /// Why the connection has ended, if it has.
     pub(crate) fn error(&self) -> Option<ConnectionError> {
         self.exclusive.lock().state.error().cloned()

@@ -7,6 +7,8 @@
 
 use super::execution;
 use super::jobs::Place;
+#[cfg(feature = "testing")]
+use super::scripted;
 use super::status::Status;
 use super::threads::{self, Kind};
 use std::marker::PhantomData;
@@ -56,6 +58,11 @@ pub(crate) fn resolve(job: impl FnOnce() + Send + 'static) -> Result<Queued, Sta
 
 fn run(kind: Kind, job: impl FnOnce(&MayBlock) + Send + 'static) -> Queued {
     let job = move || job(&MayBlock(PhantomData));
+    #[cfg(feature = "testing")]
+    if kind == Kind::Call && scripted::is_installed() {
+        let place = scripted::add_call(Box::new(job));
+        return Queued { place, cancel: scripted::cancel_call };
+    }
     // An application that drives libmsquic has no workers to wait for: the calls that would wait for them
     // run inline there, and must not overlap with the driver's (C29).
     match execution::run_on_driver(job) {

@@ -2,106 +2,44 @@
 //!
 //! Handles are numbers. The functions record what is called. The script delivers events, of which those are refused
 //! that libmsquic would not deliver then: each send completes once and in order, bytes that were not taken are offered
-//! again after receiving was enabled, and the last event of a connection follows those of its streams.
+//! again after receiving was enabled, bytes that are held are returned once, and the last event of a connection follows
+//! those of its streams.
+//!
+//! What this crate calls elsewhere than on the thread of the caller, except closes, is run by the script too.
 
+mod faults;
+mod memory;
 mod table;
+pub(crate) mod tickets;
+mod world;
 
+pub(crate) use faults::check_calls;
 pub(super) use table::table;
 
+use super::jobs::{Job, Jobs, Place};
 use super::status::Status;
-use msquic::ffi::{self, HQUIC, QUIC_BUFFER, QUIC_STATUS};
+use crate::DatagramCounts;
+use msquic::ffi::{self, HQUIC, QUIC_BUFFER};
 use parking_lot::{Condvar, Mutex};
-use std::collections::{BTreeMap, VecDeque};
-use std::ffi::c_void;
 use std::mem;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use world::{
+    Connection, ConnectionCallback, Context, Listener, Start, Stream, StreamCallback, World,
+};
 
 static IS_INSTALLED: AtomicBool = AtomicBool::new(false);
 static WORLD: Mutex<World> = Mutex::new(World::new());
 /// Notified when a handle is closed.
 static CLOSED: Condvar = Condvar::new();
+/// What waits for a thread that may block.
+static CALLS: Mutex<Jobs> = Mutex::new(Jobs::new());
 /// Locked while a listener gets an event.
 static LISTENING: Mutex<()> = Mutex::new(());
 
 /// How long the threads of this crate may take to close what is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A pointer of this crate, which only its callbacks use.
-#[derive(Clone, Copy)]
-struct Context(*mut c_void);
-
-// SAFETY: C1: callbacks may come from any thread.
-unsafe impl Send for Context {}
-
-type StreamCallback =
-    unsafe extern "C" fn(HQUIC, *mut c_void, *mut ffi::QUIC_STREAM_EVENT) -> QUIC_STATUS;
-type ConnectionCallback =
-    unsafe extern "C" fn(HQUIC, *mut c_void, *mut ffi::QUIC_CONNECTION_EVENT) -> QUIC_STATUS;
-
-type ListenerCallback =
-    unsafe extern "C" fn(HQUIC, *mut c_void, *mut ffi::QUIC_LISTENER_EVENT) -> QUIC_STATUS;
-
-struct World {
-    handles: usize,
-    listeners: BTreeMap<usize, Listener>,
-    /// How many listeners have had their last event.
-    stops: usize,
-    connections: BTreeMap<usize, Connection>,
-    streams: BTreeMap<usize, Stream>,
-    /// The next call that may fail does.
-    fails: bool,
-}
-
-struct Listener {
-    callback: Option<(ListenerCallback, Context)>,
-    is_listening: bool,
-    was_started: bool,
-    is_closed: bool,
-}
-
-struct Connection {
-    callback: Option<(ConnectionCallback, Context)>,
-    is_started: bool,
-    is_judged: bool,
-    is_connected: bool,
-    is_closing: bool,
-    /// The close of the peer or of the transport was reported, which may overlap with a close by this side.
-    is_initiated: bool,
-    is_complete: bool,
-    is_closed: bool,
-    /// The sends that are not in their final state, and whether they were sent.
-    datagrams: VecDeque<(Context, bool)>,
-}
-
-#[derive(PartialEq, Eq)]
-enum Start {
-    No,
-    Requested,
-    Done,
-    Failed,
-}
-
-struct Stream {
-    connection: usize,
-    callback: Option<(StreamCallback, Context)>,
-    start: Start,
-    sends: VecDeque<Context>,
-    sent: Vec<u8>,
-    is_fin_sent: bool,
-    is_fin_acknowledged: bool,
-    is_send_aborted: bool,
-    is_send_over: bool,
-    arrived: u64,
-    taken: u64,
-    is_enabled: bool,
-    is_receive_aborted: bool,
-    is_receive_over: bool,
-    is_immediate: bool,
-    is_complete: bool,
-    is_closed: bool,
-}
 
 /// An event of a connection.
 #[derive(Debug, Clone)]
@@ -117,6 +55,10 @@ pub(crate) enum ConnectionStep {
         unidirectional: bool,
     },
     PeerAddress,
+    /// The server's, for the next connection.
+    Ticket(Vec<u8>),
+    /// The state in a ticket of this side, and whether TLS uses the ticket if it is accepted.
+    Resumed(Vec<u8>, bool),
     ShutdownByPeer(u64),
     ShutdownByTransport(Status),
     Complete,
@@ -126,9 +68,17 @@ pub(crate) enum ConnectionStep {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum StreamStep {
     Start(Status),
-    SendComplete { canceled: bool },
+    SendComplete {
+        canceled: bool,
+    },
     IdealSendBuffer(u64),
-    Receive(u64),
+    /// Further bytes, of which the last are the end.
+    Receive {
+        count: u64,
+        is_last: bool,
+    },
+    /// What was not taken is offered once more, because the connection closes.
+    Rest,
     PeerSendShutdown,
     PeerSendAborted(u64),
     PeerReceiveAborted(u64),
@@ -139,12 +89,20 @@ pub(crate) enum StreamStep {
 /// What a stream of the script has received and sent.
 pub(crate) struct Account {
     pub(crate) sent: Vec<u8>,
+    pub(crate) completed: u64,
     /// Whether the sending direction was neither aborted nor stopped.
     pub(crate) is_sending: bool,
-    pub(crate) taken: u64,
+    /// Whether the receiving direction was neither aborted nor ended.
+    pub(crate) is_receiving: bool,
+    /// How many bytes were offered, and taken or held.
+    pub(crate) received: u64,
+    /// How many bytes are held.
+    pub(crate) held: u64,
     /// What was offered and is not taken, although the stream is read.
     pub(crate) left: u64,
+    pub(crate) is_fin_sent: bool,
     pub(crate) is_fin_acknowledged: bool,
+    pub(crate) is_complete: bool,
 }
 
 /// The byte at an offset of what the peer sends.
@@ -177,38 +135,113 @@ pub(crate) fn streams() -> Vec<usize> {
 pub(crate) fn account(stream: u64) -> Account {
     let world = WORLD.lock();
     let stream = &world.streams[&(stream as usize)];
+    let is_receiving = !stream.is_receive_over && !stream.is_receive_aborted && !stream.is_complete;
     Account {
         sent: stream.sent.clone(),
-        is_sending: !stream.is_send_aborted && !stream.is_send_over,
-        taken: stream.taken,
-        left: if stream.is_receive_over || stream.is_receive_aborted || stream.is_complete {
-            0
-        } else {
-            stream.arrived - stream.taken
-        },
+        completed: stream.completed,
+        is_sending: !stream.is_send_aborted && !stream.is_send_over && !stream.is_complete,
+        is_receiving,
+        received: stream.memory.offered(),
+        held: stream.memory.held(),
+        left: if is_receiving { stream.memory.left() } else { 0 },
+        is_fin_sent: stream.is_fin_sent,
         is_fin_acknowledged: stream.is_fin_acknowledged,
+        is_complete: stream.is_complete,
     }
 }
 
-/// Waits until all handles are closed, and forgets them.
-///
-/// # Panics
-///
-/// If some stay open.
+/// What has become of the datagrams of a connection.
+pub(crate) fn datagrams(connection: usize) -> DatagramCounts {
+    WORLD.lock().connections[&connection].counts
+}
+
+/// The streams of the peer that have ended, and whether they are closed.
+pub(crate) fn ended_peer_streams(connection: usize) -> Vec<(usize, bool)> {
+    let world = WORLD.lock();
+    let is_ended = |it: &&Stream| it.connection == connection && it.is_of_peer && it.is_complete;
+    let streams = world.streams.iter().filter(|(_, it)| is_ended(it));
+    streams.map(|(id, it)| (*id, it.is_closed)).collect()
+}
+
+/// Adds a call to those that wait for a thread.
+pub(super) fn add_call(call: Job) -> Place {
+    CALLS.lock().push(call)
+}
+
+/// Removes a call, unless it has begun.
+pub(super) fn cancel_call(place: Place) {
+    let call = CALLS.lock().remove(place);
+    drop(call);
+}
+
+/// Runs the next call that waits for a thread; false if none does.
+pub(crate) fn run_call() -> bool {
+    let call = CALLS.lock().pop();
+    call.map(|call| call()).is_some()
+}
+
+/// The connections that were started, with their tickets.
+pub(crate) fn started() -> Vec<(usize, Option<Vec<u8>>)> {
+    let world = WORLD.lock();
+    let started = world.connections.iter().filter(|(_, it)| it.is_started);
+    started.map(|(id, it)| (*id, it.tickets.ticket.clone())).collect()
+}
+
+/// The states in the tickets that were issued, with the connections.
+pub(crate) fn issued() -> Vec<(usize, Vec<u8>)> {
+    let world = WORLD.lock();
+    let issued =
+        world.connections.iter().filter_map(|(id, it)| Some((*id, it.tickets.issued.clone()?)));
+    issued.collect()
+}
+
+/// Whether a handshake that was completed has resumed a session; `None` if there is none.
+pub(crate) fn is_resumed(connection: usize) -> Option<bool> {
+    let world = WORLD.lock();
+    let connection = world.connections.get(&connection).filter(|it| it.is_connected)?;
+    Some(connection.tickets.is_resumed)
+}
+
+/// Forgets all handles, which are closed.
 pub(crate) fn reset() {
+    wait_until_closed();
+    check_calls();
     let mut world = WORLD.lock();
-    let is_open = |world: &mut World| {
-        world.listeners.values().any(|it| !it.is_closed)
-            || world.streams.values().any(|it| !it.is_closed)
-            || world.connections.values().any(|it| !it.is_closed)
-    };
-    let result = CLOSED.wait_while_for(&mut world, is_open, CLOSE_TIMEOUT);
-    assert!(!result.timed_out(), "a handle stays open");
     world.listeners.clear();
     world.stops = 0;
     world.streams.clear();
     world.connections.clear();
     world.fails = false;
+}
+
+/// Waits until all handles are closed.
+///
+/// # Panics
+///
+/// If some stay open.
+pub(crate) fn wait_until_closed() {
+    wait_for("a handle stays open", |world| {
+        world.listeners.values().any(|it| !it.is_closed)
+            || world.streams.values().any(|it| !it.is_closed)
+            || world.connections.values().any(|it| !it.is_closed)
+    });
+}
+
+/// Waits until a stream is closed.
+///
+/// # Panics
+///
+/// If it stays open.
+pub(crate) fn wait_until_stream_closed(stream: u64) {
+    let id = stream as usize;
+    wait_for("a stream stays open", |world| world.streams.get(&id).is_some_and(|it| !it.is_closed));
+}
+
+/// Waits while the threads of this crate close handles.
+fn wait_for(failure: &str, mut is_open: impl FnMut(&mut World) -> bool) {
+    let mut world = WORLD.lock();
+    let result = CLOSED.wait_while_for(&mut world, &mut is_open, CLOSE_TIMEOUT);
+    assert!(!result.timed_out(), "{failure}");
 }
 
 /// Waits until a listener that is being stopped has had its last event. A thread of this crate stops it.
@@ -217,14 +250,11 @@ pub(crate) fn reset() {
 ///
 /// If that does not happen.
 pub(crate) fn wait_for_stop() {
-    let mut world = WORLD.lock();
-    let is_stopping = |world: &mut World| {
+    wait_for("a listener is not stopped", |world| {
         // The start of a listener may have failed, which closes it without an event.
         let stopped = world.listeners.values().filter(|it| it.was_started).count();
         world.stops < stopped || world.listeners.values().any(|it| !it.is_closed)
-    };
-    let result = CLOSED.wait_while_for(&mut world, is_stopping, CLOSE_TIMEOUT);
-    assert!(!result.timed_out(), "a listener is not stopped");
+    });
 }
 
 /// Offers a connection to the listener; false if none listens.
@@ -237,7 +267,9 @@ pub(crate) fn attempt() -> bool {
             return false;
         };
         let Some(callback) = callback else { return false };
-        (listener, callback, world.add_connection())
+        let id = world.add_connection();
+        world.connections.get_mut(&id).expect("it was added").tickets.is_server = true;
+        (listener, callback, id)
     };
     let address = super::address::to_native(([127, 0, 0, 1], 1).into());
     let alpn = b"events";
@@ -259,24 +291,44 @@ pub(crate) fn attempt() -> bool {
     true
 }
 
-/// Whether there is a connection, and all are established.
-pub(crate) fn is_connected() -> bool {
-    let world = WORLD.lock();
-    let mut left = world.connections.values().filter(|it| !it.is_complete).peekable();
-    left.peek().is_some() && left.all(|it| it.is_connected && !it.is_closing)
+/// Completes the handshakes in progress, and ends the connections that are closing. Those that are left are established,
+/// or were not started.
+pub(crate) fn finish(certificate: &[u8]) {
+    for id in connections() {
+        connection(id, ConnectionStep::Certificate(certificate.to_vec()));
+        connection(id, ConnectionStep::Connected);
+        if is_closing(id) {
+            end_connection(id);
+        }
+    }
 }
 
-/// Starts the streams that were to start, completes their sends, and offers what has arrived. Returns whether there
-/// was something to do.
+fn is_closing(connection: usize) -> bool {
+    WORLD.lock().connections.get(&connection).is_some_and(|it| it.is_closing)
+}
+
+/// Starts the streams that were to start, completes their sends and the datagrams, and offers what has arrived. Returns
+/// whether there was something to do.
 pub(crate) fn settle() -> bool {
-    let mut has_settled = false;
+    let mut has_settled = run_call();
+    for id in connections() {
+        has_settled |= connection(id, ConnectionStep::DatagramSent(0, SENT))
+            || connection(id, ConnectionStep::DatagramSent(0, FINAL[1]));
+    }
     for id in streams() {
         has_settled |= stream(id, StreamStep::Start(Status::SUCCESS));
         has_settled |= has_failed(id) && stream(id, StreamStep::Complete);
         has_settled |= stream(id, StreamStep::SendComplete { canceled: false });
-        has_settled |= account(id as u64).left > 0 && stream(id, StreamStep::Receive(0));
+        let Account { left, .. } = account(id as u64);
+        has_settled |= left > 0 && stream(id, StreamStep::Receive { count: 0, is_last: false });
+        has_settled |= has_fin(id) && stream(id, StreamStep::PeerSendShutdown);
     }
     has_settled
+}
+
+/// Whether the end has arrived, which is reported once all bytes are taken.
+fn has_fin(stream: usize) -> bool {
+    WORLD.lock().streams.get(&stream).is_some_and(|it| it.is_fin_arrived)
 }
 
 /// Whether the stream was not started. Then its last event follows.
@@ -287,21 +339,27 @@ fn has_failed(stream: usize) -> bool {
 /// Ends everything, as when a peer closes: sends are cancelled, streams get their last event, and then connections.
 /// Returns whether there was something to end.
 pub(crate) fn end() -> bool {
-    let mut has_ended = false;
+    let mut has_ended = run_call();
     for id in connections() {
         connection(id, ConnectionStep::ShutdownByPeer(7));
     }
-    for id in streams() {
+    for id in connections() {
+        has_ended |= end_connection(id);
+    }
+    has_ended
+}
+
+fn end_connection(id: usize) -> bool {
+    let is_its = |stream: &usize| WORLD.lock().streams[stream].connection == id;
+    let mut has_ended = false;
+    for id in streams().into_iter().filter(is_its) {
         has_ended |= stream(id, StreamStep::Start(Status::ABORTED));
         while stream(id, StreamStep::SendComplete { canceled: true }) {}
         stream(id, StreamStep::SendShutdownComplete);
         has_ended |= stream(id, StreamStep::Complete);
     }
-    for id in connections() {
-        while connection(id, ConnectionStep::DatagramSent(0, CANCELED)) {}
-        has_ended |= connection(id, ConnectionStep::Complete);
-    }
-    has_ended
+    while connection(id, ConnectionStep::DatagramSent(0, CANCELED)) {}
+    has_ended | connection(id, ConnectionStep::Complete)
 }
 
 pub(crate) const SENT: ffi::QUIC_DATAGRAM_SEND_STATE =
@@ -319,6 +377,7 @@ pub(crate) const FINAL: [ffi::QUIC_DATAGRAM_SEND_STATE; 3] = [
 pub(crate) fn connection(id: usize, step: ConnectionStep) -> bool {
     use ConnectionStep as Step;
     let mut data = Vec::new();
+    let is_used = matches!(step, Step::Resumed(_, true));
     let mut peer_stream = None;
     let alpn = b"events";
     let address = super::address::to_native(([127, 0, 0, 1], 1).into());
@@ -346,6 +405,7 @@ pub(crate) fn connection(id: usize, step: ConnectionStep) -> bool {
                 if connection.is_judged && !connection.is_connected && !connection.is_closing =>
             {
                 connection.is_connected = true;
+                fields.CONNECTED.SessionResumed = connection.tickets.is_resumed.into();
                 fields.CONNECTED.NegotiatedAlpnLength = alpn.len() as u8;
                 fields.CONNECTED.NegotiatedAlpn = alpn.as_ptr();
                 ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_CONNECTED
@@ -362,6 +422,7 @@ pub(crate) fn connection(id: usize, step: ConnectionStep) -> bool {
             }
             Step::Datagram(bytes) if is_up => {
                 data = bytes;
+                connection.counts.received += 1;
                 ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_RECEIVED
             }
             Step::DatagramSent(index, state) => {
@@ -378,6 +439,14 @@ pub(crate) fn connection(id: usize, step: ConnectionStep) -> bool {
                     state => state,
                 };
                 *was_sent = true;
+                let counts = &mut connection.counts;
+                // SAFETY: C6: it was just written.
+                *match unsafe { fields.DATAGRAM_SEND_STATE_CHANGED.State } {
+                    SENT => &mut counts.sent,
+                    CANCELED => &mut counts.canceled,
+                    state if state == FINAL[0] => &mut counts.lost,
+                    _ => &mut counts.acknowledged,
+                } += 1;
                 if state != SENT {
                     connection.datagrams.remove(index);
                 }
@@ -390,6 +459,19 @@ pub(crate) fn connection(id: usize, step: ConnectionStep) -> bool {
             Step::PeerAddress if is_up => {
                 fields.PEER_ADDRESS_CHANGED.Address = ptr::from_ref(&address).cast();
                 ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_ADDRESS_CHANGED
+            }
+            Step::Ticket(ticket) if is_up && !connection.tickets.is_server => {
+                data = ticket;
+                ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_RESUMPTION_TICKET_RECEIVED
+            }
+            Step::Resumed(state, _)
+                if connection.is_started
+                    && connection.tickets.is_server
+                    && !connection.is_judged
+                    && !connection.is_closing =>
+            {
+                data = state;
+                ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_RESUMED
             }
             Step::ShutdownByPeer(code) if connection.is_started && !connection.is_initiated => {
                 connection.is_closing = true;
@@ -415,8 +497,10 @@ pub(crate) fn connection(id: usize, step: ConnectionStep) -> bool {
         };
         if let Some(unidirectional) = peer_stream {
             let stream = world.add_stream(id, None, Start::Done);
+            let added = world.streams.get_mut(&stream).expect("it was added");
+            added.is_of_peer = true;
             // A unidirectional one has no sending direction.
-            world.streams.get_mut(&stream).expect("it was added").is_send_over = unidirectional;
+            added.is_send_over = unidirectional;
             fields.PEER_STREAM_STARTED.Stream = handle(stream);
             fields.PEER_STREAM_STARTED.Flags = u32::from(unidirectional) as _;
             data = stream.to_ne_bytes().to_vec();
@@ -427,7 +511,15 @@ pub(crate) fn connection(id: usize, step: ConnectionStep) -> bool {
     let is_certificate = event.Type
         == ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_CERTIFICATE_RECEIVED;
     let fields = &mut event.__bindgen_anon_1;
-    if is_certificate {
+    if event.Type
+        == ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_RESUMPTION_TICKET_RECEIVED
+    {
+        fields.RESUMPTION_TICKET_RECEIVED.ResumptionTicket = data.as_ptr();
+        fields.RESUMPTION_TICKET_RECEIVED.ResumptionTicketLength = data.len() as u32;
+    } else if event.Type == ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_RESUMED {
+        fields.RESUMED.ResumptionState = data.as_ptr();
+        fields.RESUMED.ResumptionStateLength = data.len() as u16;
+    } else if is_certificate {
         fields.PEER_CERTIFICATE_RECEIVED.Certificate = (&raw mut buffer).cast();
     } else if event.Type == ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_RECEIVED
     {
@@ -437,13 +529,32 @@ pub(crate) fn connection(id: usize, step: ConnectionStep) -> bool {
     let status = Status::from_raw(unsafe { callback(handle(id), context.0, &raw mut event) });
     if peer_stream.is_some() && !status.is_ok() {
         // C18: it is libmsquic's, which closes it.
-        let stream = usize::from_ne_bytes(data.try_into().expect("the number of the stream"));
+        let stream = usize::from_ne_bytes(data[..].try_into().expect("the number of the stream"));
         WORLD.lock().streams.remove(&stream);
+    }
+    if let Some(connection) = WORLD.lock().connections.get_mut(&id) {
+        match event.Type {
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_CONNECTED => {
+                connection.tickets.check();
+            }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_RESUMED => {
+                connection.tickets.is_resumed = status.is_ok() && is_used;
+                connection.tickets.accepted = status.is_ok().then_some(data);
+            }
+            _ => {}
+        }
     }
     if is_certificate && !status.is_ok() {
         connection(id, ConnectionStep::ShutdownByTransport(status));
     }
     true
+}
+
+/// Offers the state in a ticket to a server's connection. Returns whether it was accepted; `None` if libmsquic would
+/// not offer it.
+pub(crate) fn resume(id: usize, state: &[u8], is_used: bool) -> Option<bool> {
+    let is_offered = connection(id, ConnectionStep::Resumed(state.to_vec(), is_used));
+    is_offered.then(|| WORLD.lock().connections[&id].tickets.accepted.is_some())
 }
 
 /// Delivers an event to a stream; false if libmsquic would not.
@@ -452,12 +563,17 @@ pub(crate) fn stream(id: usize, step: StreamStep) -> bool {
     // SAFETY: C6: zero is valid for each member of the union.
     let mut event: ffi::QUIC_STREAM_EVENT = unsafe { mem::zeroed() };
     let fields = &mut event.__bindgen_anon_1;
-    let mut bytes = Vec::new();
+    let (mut buffers, mut offset) = (Vec::new(), 0);
+    let is_rest = matches!(step, Step::Rest);
+    if matches!(step, Step::Complete) {
+        stream(id, Step::Rest);
+    }
     let (callback, context) = {
         let world = &mut *WORLD.lock();
         let Some(stream) = world.streams.get_mut(&id) else { return false };
         let Some(callback) = stream.callback else { return false };
-        let is_closing = world.connections[&stream.connection].is_closing;
+        let connection = &world.connections[&stream.connection];
+        let (is_closing, was_connected) = (connection.is_closing, connection.is_connected);
         if stream.is_complete {
             return false;
         }
@@ -475,7 +591,8 @@ pub(crate) fn stream(id: usize, step: StreamStep) -> bool {
                 if canceled && !(stream.is_send_aborted || is_closing) {
                     return false;
                 }
-                let context = stream.sends.pop_front().expect("it is not empty");
+                let (context, length) = stream.sends.pop_front().expect("it is not empty");
+                stream.completed += if canceled { 0 } else { length as u64 };
                 fields.SEND_COMPLETE.ClientContext = context.0;
                 fields.SEND_COMPLETE.Canceled = canceled.into();
                 ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SEND_COMPLETE
@@ -484,20 +601,41 @@ pub(crate) fn stream(id: usize, step: StreamStep) -> bool {
                 fields.IDEAL_SEND_BUFFER_SIZE.ByteCount = count;
                 ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_IDEAL_SEND_BUFFER_SIZE
             }
-            Step::Receive(count) if may_receive && stream.is_enabled => {
-                stream.arrived = (stream.arrived + count).min(stream.taken + MAX_OFFERED);
+            Step::Receive { count, is_last } if may_receive && stream.is_enabled => {
+                let memory = &mut stream.memory;
+                let left = if stream.is_fin_arrived { 0 } else { MAX_OFFERED - memory.left() };
+                let count = count.min(left);
+                let has_new = stream.receives_several && count + memory.left() > 0;
+                if memory.held() > 0 && !has_new {
+                    return false; // C32
+                }
+                memory.arrive(count, byte);
+                stream.is_fin_arrived |= is_last;
                 stream.is_enabled = false;
-                bytes = (stream.taken..stream.arrived).map(byte).collect();
-                fields.RECEIVE.AbsoluteOffset = stream.taken;
-                fields.RECEIVE.TotalBufferLength = bytes.len() as u64;
+                (offset, buffers) = offer(stream, &mut event);
                 ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_RECEIVE
             }
-            Step::PeerSendShutdown if may_receive && stream.taken == stream.arrived => {
+            // C44: behind bytes that are held only where several receives are possible.
+            Step::Rest
+                if may_receive
+                    && is_closing
+                    && was_connected
+                    && stream.memory.left() > 0
+                    && (stream.receives_several || stream.memory.held() == 0) =>
+            {
+                (offset, buffers) = offer(stream, &mut event);
+                ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_RECEIVE
+            }
+            Step::PeerSendShutdown
+                if may_receive && stream.memory.left() + stream.memory.held() == 0 =>
+            {
+                stream.is_fin_arrived = true;
                 stream.is_receive_over = true;
                 ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_SEND_SHUTDOWN
             }
             Step::PeerSendAborted(code) if may_receive => {
                 stream.is_receive_over = true;
+                stream.is_reset = true;
                 fields.PEER_SEND_ABORTED.ErrorCode = code;
                 ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_SEND_ABORTED
             }
@@ -534,11 +672,6 @@ pub(crate) fn stream(id: usize, step: StreamStep) -> bool {
         };
         callback
     };
-    // The bytes lie in two pieces.
-    let middle = bytes.len() / 2;
-    let (first, second) = bytes.split_at_mut(middle);
-    let buffers = [first, second]
-        .map(|piece| QUIC_BUFFER { Length: piece.len() as u32, Buffer: piece.as_mut_ptr() });
     let is_receive = event.Type == ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_RECEIVE;
     if is_receive {
         event.__bindgen_anon_1.RECEIVE.Buffers = buffers.as_ptr();
@@ -547,87 +680,53 @@ pub(crate) fn stream(id: usize, step: StreamStep) -> bool {
     // SAFETY: C6, C13: the event is valid during the call, and the last event has not come before.
     let status = unsafe { callback(handle(id), context.0, &raw mut event) };
     if is_receive {
-        assert_eq!(Status::from_raw(status), Status::SUCCESS, "bytes that are copied are not held");
         // SAFETY: C6: RECEIVE is the member of the union.
         let taken = unsafe { event.__bindgen_anon_1.RECEIVE.TotalBufferLength };
-        assert!(taken <= bytes.len() as u64, "more is taken than was offered");
-        if let Some(stream) = WORLD.lock().streams.get_mut(&id) {
-            stream.taken += taken;
-            // Or it was enabled meanwhile.
-            stream.is_enabled |= taken == bytes.len() as u64;
-        }
+        answer(id, Status::from_raw(status), offset, taken, !buffers.is_empty());
+    }
+    if is_rest {
+        let Account { left, .. } = account(id as u64);
+        assert_eq!(left, 0, "what is not taken now is lost");
     }
     true
 }
 
+/// Offers what is left. Returns its offset.
+fn offer(stream: &mut Stream, event: &mut ffi::QUIC_STREAM_EVENT) -> (u64, Vec<QUIC_BUFFER>) {
+    let offset = stream.memory.offered();
+    let buffers = stream.memory.offer();
+    let receive = ffi::QUIC_STREAM_EVENT__bindgen_ty_1__bindgen_ty_2 {
+        AbsoluteOffset: offset,
+        TotalBufferLength: stream.memory.offered() - offset,
+        Buffers: ptr::null(),
+        BufferCount: 0,
+        Flags: if stream.is_fin_arrived {
+            ffi::QUIC_RECEIVE_FLAGS_QUIC_RECEIVE_FLAG_FIN
+        } else {
+            ffi::QUIC_RECEIVE_FLAGS_QUIC_RECEIVE_FLAG_NONE
+        },
+    };
+    event.__bindgen_anon_1.RECEIVE = receive;
+    (offset, buffers)
+}
+
+/// The answer to a RECEIVE with what was left from `offset` on.
+fn answer(id: usize, status: Status, offset: u64, taken: u64, has_bytes: bool) {
+    let world = &mut *WORLD.lock();
+    let Some(stream) = world.streams.get_mut(&id) else { return };
+    if status == Status::PENDING {
+        assert!(has_bytes, "a receive without bytes is held"); // C32
+        stream.is_enabled = true;
+        return;
+    }
+    assert_eq!(status, Status::SUCCESS);
+    stream.memory.take(offset, taken);
+    // Or it was enabled meanwhile.
+    stream.is_enabled |= stream.memory.left() == 0;
+}
+
 /// The most that a stream offers at once.
 const MAX_OFFERED: u64 = 1 << 16;
-
-impl World {
-    const fn new() -> Self {
-        Self {
-            handles: 0,
-            listeners: BTreeMap::new(),
-            stops: 0,
-            connections: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            fails: false,
-        }
-    }
-
-    fn add(&mut self) -> usize {
-        self.handles += 1;
-        self.handles
-    }
-
-    /// Adds a connection without a callback, until it is adopted.
-    fn add_connection(&mut self) -> usize {
-        let id = self.add();
-        let connection = Connection {
-            callback: None,
-            is_started: false,
-            is_judged: false,
-            is_connected: false,
-            is_closing: false,
-            is_initiated: false,
-            is_complete: false,
-            is_closed: false,
-            datagrams: VecDeque::new(),
-        };
-        self.connections.insert(id, connection);
-        id
-    }
-
-    fn add_stream(
-        &mut self,
-        connection: usize,
-        callback: Option<(StreamCallback, Context)>,
-        start: Start,
-    ) -> usize {
-        let id = self.add();
-        let stream = Stream {
-            connection,
-            callback,
-            start,
-            sends: VecDeque::new(),
-            sent: Vec::new(),
-            is_fin_sent: false,
-            is_fin_acknowledged: false,
-            is_send_aborted: false,
-            is_send_over: false,
-            arrived: 0,
-            taken: 0,
-            is_enabled: true,
-            is_receive_aborted: false,
-            is_receive_over: false,
-            is_immediate: false,
-            is_complete: false,
-            is_closed: false,
-        };
-        self.streams.insert(id, stream);
-        id
-    }
-}
 
 fn handle(id: usize) -> HQUIC {
     ptr::without_provenance_mut(id)

@@ -8,8 +8,7 @@
 mod state;
 mod ticket;
 
-use crate::LibraryPatch;
-use crate::ffi::library::library_patches;
+use crate::ffi::library::has_patch;
 use parking_lot::Mutex;
 pub(crate) use state::SessionState;
 use std::collections::VecDeque;
@@ -294,8 +293,7 @@ impl Session {
 
 /// Returns the first required patch that the libmsquic of this program lacks.
 pub(crate) fn missing_patch() -> Option<&'static str> {
-    let has = |fault: &str| library_patches().iter().any(|it: &LibraryPatch| it.fault == fault);
-    REQUIRED_PATCHES.into_iter().find(|fault| !has(fault))
+    REQUIRED_PATCHES.into_iter().find(|fault| !has_patch(fault))
 }
 
 fn next_number() -> u64 {

@@ -1,5 +1,6 @@
 //! The functions of the script, in the place of those of libmsquic.
 
+use super::faults::demand;
 use super::{
     CLOSED, Connection, Context, LISTENING, Listener, Start, Stream, StreamStep, WORLD, handle,
 };
@@ -69,13 +70,20 @@ unsafe extern "C" fn configuration_open(
     _: HQUIC,
     _: *const QUIC_BUFFER,
     _: u32,
-    _: *const ffi::QUIC_SETTINGS,
+    settings: *const ffi::QUIC_SETTINGS,
     _: u32,
     _: *mut c_void,
     configuration: *mut HQUIC,
 ) -> QUIC_STATUS {
-    // SAFETY: C10: the caller's variable.
-    unsafe { *configuration = handle(WORLD.lock().add()) };
+    let world = &mut *WORLD.lock();
+    let id = world.add();
+    // SAFETY: C10: the caller's settings and variable.
+    unsafe {
+        if (*settings).__bindgen_anon_2.__bindgen_anon_1.StreamMultiReceiveEnabled() != 0 {
+            world.receive_several.insert(id);
+        }
+        *configuration = handle(id);
+    }
     OK
 }
 
@@ -105,39 +113,62 @@ fn takes_failure() -> bool {
 }
 
 fn with_connection<T>(handle: HQUIC, call: impl FnOnce(&mut Connection) -> T) -> T {
-    call(WORLD.lock().connections.get_mut(&number(handle)).expect("a connection"))
+    let mut world = WORLD.lock();
+    let connection = world.connections.get_mut(&number(handle)).expect("a connection");
+    demand(!connection.is_closed, || "a connection is used after its close".to_owned());
+    call(connection)
 }
 
 fn with_stream<T>(handle: HQUIC, call: impl FnOnce(&mut Stream) -> T) -> T {
     let mut world = WORLD.lock();
     let stream = world.streams.get_mut(&number(handle)).expect("a stream");
-    assert!(!stream.is_closed, "it is used after its close");
+    demand(!stream.is_closed, || "a stream is used after its close".to_owned());
     call(stream)
 }
 
 unsafe extern "C" fn connection_close(connection: HQUIC) {
     with_connection(connection, |connection| {
-        assert!(
-            connection.is_complete && !connection.is_closed,
-            "it is closed before its end, or twice"
-        );
+        demand(connection.is_complete, || "a connection is closed before its end".to_owned());
         connection.is_closed = true;
     });
     CLOSED.notify_all();
 }
 
 unsafe extern "C" fn send_ticket(
-    _: HQUIC,
-    _: ffi::QUIC_SEND_RESUMPTION_FLAGS,
-    _: u16,
-    _: *const u8,
+    connection: HQUIC,
+    flags: ffi::QUIC_SEND_RESUMPTION_FLAGS,
+    length: u16,
+    state: *const u8,
 ) -> QUIC_STATUS {
+    let fails = takes_failure();
+    // SAFETY: C31: the state is copied.
+    let state = unsafe { crate::ffi::bytes(state, length.into()) }.to_vec();
+    with_connection(connection, |connection| {
+        let is_final = flags & ffi::QUIC_SEND_RESUMPTION_FLAGS_QUIC_SEND_RESUMPTION_FLAG_FINAL != 0;
+        let may_issue = connection.tickets.is_server && connection.is_connected && is_final;
+        demand(may_issue, || "a ticket is issued".to_owned());
+        connection.tickets.issues += 1;
+        if fails {
+            return ffi::QUIC_STATUS_OUT_OF_MEMORY;
+        }
+        connection.tickets.issued = Some(state);
+        OK
+    })
+}
+
+unsafe extern "C" fn set_configuration(connection: HQUIC, configuration: HQUIC) -> QUIC_STATUS {
+    start(connection, configuration);
     OK
 }
 
-unsafe extern "C" fn set_configuration(connection: HQUIC, _: HQUIC) -> QUIC_STATUS {
-    with_connection(connection, |connection| connection.is_started = true);
-    OK
+fn start(connection: HQUIC, configuration: HQUIC) {
+    let several = WORLD.lock().receive_several.contains(&number(configuration));
+    with_connection(connection, |connection| {
+        let may_start = !connection.tickets.has_failed;
+        demand(may_start, || "a connection starts without its ticket".to_owned()); // C31
+        connection.is_started = true;
+        connection.receives_several = several;
+    });
 }
 
 unsafe extern "C" fn connection_shutdown(
@@ -150,7 +181,7 @@ unsafe extern "C" fn connection_shutdown(
 
 unsafe extern "C" fn connection_start(
     connection: HQUIC,
-    _: HQUIC,
+    configuration: HQUIC,
     _: ffi::QUIC_ADDRESS_FAMILY,
     _: *const std::ffi::c_char,
     _: u16,
@@ -158,7 +189,7 @@ unsafe extern "C" fn connection_start(
     if takes_failure() {
         return ffi::QUIC_STATUS_OUT_OF_MEMORY;
     }
-    with_connection(connection, |connection| connection.is_started = true);
+    start(connection, configuration);
     OK
 }
 
@@ -169,12 +200,15 @@ unsafe extern "C" fn datagram_send(
     _: ffi::QUIC_SEND_FLAGS,
     context: *mut c_void,
 ) -> QUIC_STATUS {
-    if takes_failure() {
-        return ffi::QUIC_STATUS_OUT_OF_MEMORY;
-    }
+    let fails = takes_failure();
     with_connection(connection, |connection| {
-        if connection.is_closing || !connection.is_connected {
-            return ffi::QUIC_STATUS_INVALID_STATE;
+        let is_closing = connection.is_closing || !connection.is_connected;
+        if fails || is_closing {
+            connection.counts.canceled += 1;
+            return match fails {
+                true => ffi::QUIC_STATUS_OUT_OF_MEMORY,
+                false => ffi::QUIC_STATUS_INVALID_STATE,
+            };
         }
         connection.datagrams.push_back((Context(context), false));
         OK
@@ -218,8 +252,27 @@ unsafe extern "C" fn get_param(
     OK
 }
 
-unsafe extern "C" fn set_param(_: HQUIC, _: u32, _: u32, _: *const c_void) -> QUIC_STATUS {
-    OK
+unsafe extern "C" fn set_param(
+    object: HQUIC,
+    param: u32,
+    length: u32,
+    value: *const c_void,
+) -> QUIC_STATUS {
+    if param != ffi::QUIC_PARAM_CONN_RESUMPTION_TICKET {
+        return OK;
+    }
+    let fails = takes_failure();
+    // SAFETY: C5: the value is copied.
+    let ticket = unsafe { crate::ffi::bytes(value.cast(), length as usize) }.to_vec();
+    with_connection(object, |connection| {
+        let is_new = !connection.is_started && connection.tickets.ticket.is_none();
+        demand(is_new, || "a ticket is set twice, or late".to_owned()); // C33
+        connection.tickets.has_failed = fails;
+        // The server accepts each second one.
+        connection.tickets.is_resumed = ticket.iter().rev().nth(1).is_some_and(|it| it % 2 == 0);
+        connection.tickets.ticket = Some(ticket);
+        if fails { ffi::QUIC_STATUS_INVALID_STATE } else { OK }
+    })
 }
 
 unsafe extern "C" fn listener_open(
@@ -279,7 +332,7 @@ unsafe extern "C" fn listener_stop(listener: HQUIC) {
 
 unsafe extern "C" fn listener_close(listener: HQUIC) {
     with_listener(listener, |listener| {
-        assert!(!listener.is_closed, "it is closed twice");
+        demand(!listener.is_closed, || "a listener is closed twice".to_owned());
         listener.is_closed = true;
     });
     CLOSED.notify_all();
@@ -345,14 +398,22 @@ unsafe extern "C" fn stream_close(stream: HQUIC) {
     });
     if !is_complete {
         scripted::stream(id, StreamStep::Start(Status::ABORTED));
-        assert!(scripted::stream(id, StreamStep::Complete), "it has sends");
+        let has_ended = scripted::stream(id, StreamStep::Complete);
+        demand(has_ended, || "a stream with sends is closed".to_owned());
     }
-    with_stream(stream, |stream| stream.is_closed = true);
+    with_stream(stream, |stream| {
+        stream.is_closed = true;
+        stream.memory.free();
+    });
     CLOSED.notify_all();
 }
 
-unsafe extern "C" fn receive_complete(_: HQUIC, _: u64) {
-    unreachable!("nothing is held");
+unsafe extern "C" fn receive_complete(stream: HQUIC, count: u64) {
+    with_stream(stream, |stream| {
+        // C32
+        demand(!stream.is_reset, || "bytes are returned after the reset".to_owned());
+        stream.memory.complete(count, stream.receives_several);
+    });
 }
 
 unsafe extern "C" fn receive_set_enabled(stream: HQUIC, _: ffi::BOOLEAN) -> QUIC_STATUS {
@@ -369,11 +430,13 @@ unsafe extern "C" fn stream_send(
 ) -> QUIC_STATUS {
     let world = &mut *WORLD.lock();
     let stream = world.streams.get_mut(&number(stream)).expect("a stream");
-    assert!(!stream.is_closed && !stream.is_fin_sent, "it sends after the end");
+    let may_send = !stream.is_closed && !stream.is_fin_sent;
+    demand(may_send, || "a stream sends after the end".to_owned());
     let is_closing = world.connections[&stream.connection].is_closing;
     if stream.is_send_aborted || is_closing && mem::take(&mut world.fails) {
         return ffi::QUIC_STATUS_ABORTED;
     }
+    let before = stream.sent.len();
     for index in 0..count as usize {
         // SAFETY: C23: an array of that many, whose bytes are valid until the completion.
         let bytes = unsafe {
@@ -383,7 +446,7 @@ unsafe extern "C" fn stream_send(
         stream.sent.extend_from_slice(bytes);
     }
     stream.is_fin_sent = flags & ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_FIN != 0;
-    stream.sends.push_back(Context(context));
+    stream.sends.push_back((Context(context), stream.sent.len() - before));
     OK
 }
 
