@@ -17,8 +17,8 @@
 //!    and in total. [`request_reader`]: questions and answers that are read piece by piece.
 //!    [`reassembly`]: what arrived behind gaps of a stream.
 //! 5. [`progress`]: ends operations whose peer takes no data. [`guard`]: steps that a cancelled
-//!    future must not skip. [`coop`]: lets other tasks run. [`revocations`]: revocations during a
-//!    handshake.
+//!    future must not skip. [`coop`]: lets other tasks run. [`blocking`]: threads for jobs that block.
+//!    [`revocations`]: revocations during a handshake.
 //! 6. [`frame`]: messages in a byte stream. [`datagram`]: the byte in front of datagrams. [`alpn`]:
 //!    names of protocols.
 //! 7. [`statistics`] and [`telemetry`]: metrics, spans and events, with one vocabulary.
@@ -42,6 +42,7 @@ pub mod admission;
 pub mod alpn;
 #[cfg(feature = "rustls")]
 pub mod backend;
+pub mod blocking;
 mod control_record;
 pub mod coop;
 pub mod datagram;

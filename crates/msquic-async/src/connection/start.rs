@@ -4,8 +4,9 @@ use super::dial::Source;
 use super::race::{self, ATTEMPT_DELAY, MAX_ADDRESSES};
 use super::{Connection, ConnectionInner, Dial, StartError};
 use crate::ffi::calls::Calls;
-use crate::ffi::may_block::{MayBlock, detach, resolve};
+use crate::ffi::may_block::{MayBlock, detach};
 use crate::{Configuration, Registration, Status};
+use net_kit::blocking::Threads;
 use net_traits::NetCredential;
 use std::ffi::CString;
 use std::fmt;
@@ -14,6 +15,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use zeroize::Zeroizing;
+
+/// The threads that resolve names. A name whose servers do not answer occupies one for long.
+static RESOLVERS: Threads = Threads::new("msquic-resolver", 128);
 
 impl Connection {
     /// Connects to `port` of `host`, a name or an address. Names are resolved on a separate thread, and the first
@@ -109,11 +113,9 @@ impl Dial {
         let addresses = match self.address() {
             Some(address) => vec![address],
             None => {
-                let (done, resolved) = tokio::sync::oneshot::channel();
                 let dial = self.clone();
-                let _queued =
-                    resolve(move || _ = done.send(dial.resolve())).map_err(StartError::Other)?;
-                let resolved = resolved.await.unwrap_or(Err(StartError::Other(Status::ABORTED)));
+                let resolved = RESOLVERS.run(move || dial.resolve()).await;
+                let resolved = resolved.map_err(|_| StartError::Other(Status::OUT_OF_MEMORY))?;
                 race::interleave(resolved?, MAX_ADDRESSES)
             }
         };
@@ -172,11 +174,11 @@ pub(super) async fn start(
                     let _ = done.send(Err(error));
                 }
             };
-            match resolve(begin) {
+            match RESOLVERS.start(begin) {
                 Ok(queued) => queued.detach(),
-                Err(status) => {
-                    failed.start_failed(status);
-                    return Err(StartError::Other(status));
+                Err(_) => {
+                    failed.start_failed(Status::OUT_OF_MEMORY);
+                    return Err(StartError::Other(Status::OUT_OF_MEMORY));
                 }
             }
         }

@@ -9,7 +9,6 @@ use super::execution;
 use super::jobs::Place;
 #[cfg(feature = "testing")]
 use super::scripted;
-use super::status::Status;
 use super::threads::{self, Kind};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -45,15 +44,6 @@ pub(crate) fn detach(job: impl FnOnce(&MayBlock) + Send + 'static) {
 /// that are stuck do not delay it.
 pub(super) fn detach_close(job: impl FnOnce(&MayBlock) + Send + 'static) {
     run(Kind::Close, job).detach();
-}
-
-/// Runs `job`, which resolves a name, on a thread that is not needed for anything else.
-///
-/// # Errors
-///
-/// [`Status::OUT_OF_MEMORY`]; the job was dropped.
-pub(crate) fn resolve(job: impl FnOnce() + Send + 'static) -> Result<Queued, Status> {
-    Ok(Queued { place: threads::resolve(job)?, cancel: threads::cancel_resolve })
 }
 
 fn run(kind: Kind, job: impl FnOnce(&MayBlock) + Send + 'static) -> Queued {

@@ -1,4 +1,4 @@
-//! A few threads that may block, only for this crate's own calls to libmsquic, and some that resolve names.
+//! A few threads that may block, only for this crate's own calls to libmsquic.
 //!
 //! They run no blocking jobs of the application, so that handles are closed even if such jobs are stuck. A thread is
 //! started when a job finds none idle, and ends after it was idle for a while, except the last. Some threads are
@@ -21,9 +21,6 @@ const MAX_THREADS: usize = 16;
 
 /// How many jobs of the kind [`Kind::Call`] run at once; the other threads are for closes.
 const MAX_CALLS: usize = MAX_THREADS - 4;
-
-/// How many names are resolved at once.
-const MAX_RESOLVERS: usize = 128;
 
 /// How long a thread stays without a job.
 const IDLE: Duration = Duration::from_secs(2);
@@ -57,22 +54,6 @@ pub(super) fn cancel_call(place: Place) {
     drop(call);
 }
 
-/// Runs `job`, which resolves a name, on a thread for such jobs.
-///
-/// # Errors
-///
-/// [`Status::OUT_OF_MEMORY`] if there is no such thread and none can be started; the job was dropped.
-pub(super) fn resolve(job: impl FnOnce() + Send + 'static) -> Result<Place, Status> {
-    RESOLVERS.start()?;
-    Ok(RESOLVERS.run(Kind::Call, Box::new(job)))
-}
-
-/// Removes a job from those that resolve names, unless it has begun.
-pub(super) fn cancel_resolve(place: Place) {
-    let job = RESOLVERS.state.lock().calls.remove(place);
-    drop(job);
-}
-
 /// Counts a closed connection. After many, a thread gives memory back once none was closed for [`IDLE`].
 pub(super) fn connection_closed() {
     if trim::connection_closed() {
@@ -82,9 +63,6 @@ pub(super) fn connection_closed() {
 }
 
 struct Threads {
-    name: &'static str,
-    max_threads: usize,
-    max_calls: usize,
     state: Mutex<State>,
     has_job: Condvar,
 }
@@ -102,12 +80,10 @@ struct State {
     trim_at: Option<Instant>,
 }
 
-static THREADS: Threads = Threads::new("msquic-async", MAX_THREADS, MAX_CALLS);
-
-static RESOLVERS: Threads = Threads::new("msquic-resolver", MAX_RESOLVERS, MAX_RESOLVERS);
+static THREADS: Threads = Threads::new();
 
 impl Threads {
-    const fn new(name: &'static str, max_threads: usize, max_calls: usize) -> Self {
+    const fn new() -> Self {
         let state = State {
             closes: Jobs::new(),
             calls: Jobs::new(),
@@ -117,7 +93,7 @@ impl Threads {
             idle: 0,
             trim_at: None,
         };
-        Self { name, max_threads, max_calls, state: Mutex::new(state), has_job: Condvar::new() }
+        Self { state: Mutex::new(state), has_job: Condvar::new() }
     }
 
     fn run(&'static self, kind: Kind, job: Job) -> Place {
@@ -128,7 +104,7 @@ impl Threads {
                 Kind::Call => state.calls.push(job),
             };
             let threads = state.threads + state.starting;
-            if state.runnable(self.max_calls) <= state.idle || threads == self.max_threads {
+            if state.runnable() <= state.idle || threads == MAX_THREADS {
                 drop(state);
                 self.has_job.notify_one();
                 return place;
@@ -167,7 +143,7 @@ impl Threads {
                 self.run_job(kind, job);
             }
         };
-        thread::Builder::new().name(self.name.to_owned()).spawn(work).map(drop)
+        thread::Builder::new().name("msquic-async".to_owned()).spawn(work).map(drop)
     }
 
     fn run_job(&self, kind: Kind, job: Job) {
@@ -181,7 +157,7 @@ impl Threads {
     fn wait_for_job(&self) -> Option<(Kind, Job)> {
         let mut state = self.state.lock();
         loop {
-            if let Some(job) = state.next_job(self.max_calls) {
+            if let Some(job) = state.next_job() {
                 return Some(job);
             }
             let now = Instant::now();
@@ -201,7 +177,7 @@ impl Threads {
             }
             state.idle -= 1;
             let is_over = end.is_some_and(|end| end <= Instant::now());
-            if is_over && state.threads > 1 && state.runnable(self.max_calls) == 0 {
+            if is_over && state.threads > 1 && state.runnable() == 0 {
                 state.threads -= 1;
                 return None;
             }
@@ -215,15 +191,15 @@ fn warn(error: &io::Error) {
 
 impl State {
     /// Returns how many of the jobs may run if there are threads for them.
-    fn runnable(&self, max_calls: usize) -> usize {
-        self.closes.len() + self.calls.len().min(max_calls - self.running_calls)
+    fn runnable(&self) -> usize {
+        self.closes.len() + self.calls.len().min(MAX_CALLS - self.running_calls)
     }
 
-    fn next_job(&mut self, max_calls: usize) -> Option<(Kind, Job)> {
+    fn next_job(&mut self) -> Option<(Kind, Job)> {
         if let Some(close) = self.closes.pop() {
             return Some((Kind::Close, close));
         }
-        if self.running_calls == max_calls {
+        if self.running_calls == MAX_CALLS {
             return None;
         }
         let call = self.calls.pop()?;
@@ -241,7 +217,7 @@ mod tests {
     const HANG: Duration = Duration::from_secs(60);
 
     fn threads() -> &'static Threads {
-        Box::leak(Box::new(Threads::new("test", MAX_THREADS, MAX_CALLS)))
+        Box::leak(Box::new(Threads::new()))
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `DnsResolver`: looks up the addresses of a name, or of the targets of a service.
 
-use super::{Endpoint, ResolveError, Resolver};
+use super::{Endpoint, ResolveError, Resolver, THREADS};
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use hickory_resolver::TokioResolver;
@@ -11,7 +11,6 @@ use hickory_resolver::proto::rr::RData;
 use net_traits::Cause;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 /// The bounds of the time between two lookups.
@@ -152,7 +151,7 @@ impl Resolver for DnsResolver {
         if self.resolver.is_none() {
             let servers = self.name_servers.clone();
             // The configuration of the system is read from files.
-            let created = spawn_blocking(move || create(servers)).await;
+            let created = THREADS.run(move || create(servers)).await;
             let created = created.map_err(|error| ResolveError::Other(Cause::new(error)))?;
             self.resolver = Some(created.map_err(|error| failed(&self.name, error))?);
         }

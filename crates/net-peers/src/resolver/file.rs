@@ -1,13 +1,12 @@
 //! `FileResolver`: reads the endpoints from a file, periodically.
 
-use super::{Endpoint, ResolveError, Resolver};
+use super::{Endpoint, ResolveError, Resolver, THREADS};
 use async_trait::async_trait;
 use net_traits::Cause;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 /// How often the file is read.
@@ -54,7 +53,7 @@ impl Resolver for FileResolver {
             }
             let last = self.last.take();
             let path = self.path.clone();
-            let text = match spawn_blocking(move || read(&path)).await {
+            let text = match THREADS.run(move || read(&path)).await {
                 Ok(text) => text?,
                 Err(error) => return Err(ResolveError::Other(Cause::new(error))),
             };
