@@ -91,10 +91,14 @@ impl<B: Backend> NetTransport for Transport<B> {
         let alpn = protocol_names(alpn).map_err(ListenError::InvalidInput)?;
         let identity = self.inner.identity(credential)?;
         let inner = self.inner.clone();
-        let is_open = inner.registry.check_open();
-        is_open.map_err(|reason| ListenError::Transport(Cause::new(reason)))?;
+        let check_open = || {
+            let is_open = self.inner.registry.check_open();
+            is_open.map_err(|reason| ListenError::Transport(Cause::new(reason)))
+        };
+        check_open()?;
         let (socket, local_addr) = inner.backend.listen(bind_addr, &alpn, &identity).await?;
         let (socket, identity) = (inner.add(socket), RwLock::new(identity));
+        check_open()?; // a shutdown may have begun before the socket was registered
         let acceptor = Arc::new(Acceptor { local_addr, alpn, identity, transport: inner });
         Ok(Listener::new(socket, acceptor))
     }

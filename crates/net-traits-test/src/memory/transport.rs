@@ -126,8 +126,9 @@ impl NetTransport for MemoryTransport {
     ) -> Result<MemoryListener, ListenError> {
         let alpn = protocol_names(alpn).map_err(ListenError::InvalidInput)?;
         let Host { network, ip, registry, listeners, .. } = &*self.host;
-        let is_open = registry.check_open();
-        is_open.map_err(|reason| ListenError::Transport(Cause::new(reason)))?;
+        let check_open =
+            || registry.check_open().map_err(|reason| ListenError::Transport(Cause::new(reason)));
+        check_open()?;
         if !bind_addr.ip().is_unspecified() && bind_addr.ip() != *ip {
             let what = format!("{} is not an address of this host, which has {ip}", bind_addr.ip());
             return Err(ListenError::InvalidInput(what));
@@ -143,7 +144,10 @@ impl NetTransport for MemoryTransport {
             listeners.push(Arc::downgrade(&door));
         }
         let credential = Arc::new(RwLock::new(credential));
-        Ok(MemoryListener { host: self.host.clone(), backlog, local_addr, alpn, credential })
+        let host = self.host.clone();
+        let listener = MemoryListener { host, backlog, local_addr, alpn, credential };
+        check_open()?; // a shutdown may have begun before the listener was registered
+        Ok(listener)
     }
 
     async fn connect(

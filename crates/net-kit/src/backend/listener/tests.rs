@@ -12,6 +12,7 @@ use net_traits::{CloseOutcome, ConnectError, Limit, NetTransport, RequestError};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A backend whose attempts have all arrived. None becomes a connection.
 struct Flood;
@@ -41,6 +42,7 @@ impl Backend for Flood {
         _: &[String],
         _: &TlsIdentity,
     ) -> Result<(Arc<AtomicU64>, SocketAddr), ListenError> {
+        coop::yield_now().await; // a shutdown may begin
         Ok((Arc::default(), bind_addr))
     }
 
@@ -126,6 +128,16 @@ async fn accept_in_a_flood() {
         coop::yield_now().await; // a runtime gives the task a new budget
     }
     assert_eq!(refused, ATTEMPTS);
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_a_listener_that_is_being_created() {
+    let transport = Transport::<Flood>::new();
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let create = transport.create_listener(([127, 0, 0, 1], 1).into(), &["test/1"], credential);
+    let shutdown = transport.shutdown(Duration::ZERO, "");
+    let (listener, ()) = tokio::join!(biased; create, shutdown);
+    assert!(matches!(listener, Err(ListenError::Transport(_))), "{listener:?}");
 }
 
 #[tokio::test]
