@@ -17,7 +17,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::task::{ArcWake, waker};
-use handles::{Handles, Reader, Reading, Sink, number};
+use handles::{Handles, Reader, Reading, Received, Sink, number};
 use sessions::Sessions;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -87,6 +87,18 @@ pub fn play(credential: &NetCredential, bytes: &[u8]) {
         scripted::check_calls();
     }
     player.end();
+}
+
+/// From now on each unidirectional stream of the peer has a sink. Some stop their streams when bytes arrive.
+fn set_sinks(connection: &Connection, handles: &Handles, value: u8) {
+    let sinks = handles.sinks.clone();
+    connection.set_inbound_uni_sinks(move |stream| {
+        let received = Arc::new(Received::default());
+        received.room.store(value.into(), Ordering::SeqCst);
+        sinks.lock().push((stream.clone(), received.clone()));
+        let stops = (value % 8 == 2).then_some(stream);
+        Box::new(Sink { received, stops })
+    });
 }
 
 /// What all plays share.
@@ -317,10 +329,10 @@ impl Player<'_> {
     fn connection_call(&mut self) {
         let (which, choice, value) = (self.next(), self.next(), self.next());
         let handles = self.handles.clone();
-        match choice % 22 {
+        match choice % 23 {
             20 => return self.dial(value),
             21 if value > 200 => return self.sessions.forget(),
-            choice @ 16.. => return self.listener_call(choice),
+            choice @ 16..20 => return self.listener_call(choice),
             _ => {}
         }
         let all: Vec<_> =
@@ -334,7 +346,7 @@ impl Player<'_> {
         let is_first = index == 0 && self.connection.is_some();
         let stream_type =
             if value & 1 == 0 { StreamType::Unidirectional } else { StreamType::Bidirectional };
-        match choice % 22 {
+        match choice % 23 {
             0 => self.start(connection, value),
             1 => self.spawn("accept", async move {
                 if let Err(ConnectionStartError::ConnectionLost(error)) = connection.accept().await
@@ -380,6 +392,15 @@ impl Player<'_> {
             13 => self.spawn("address_changed", async move {
                 while connection.address_changed().await.is_ok() {}
             }),
+            22 if value & 1 == 0 => set_sinks(&connection, &handles, value),
+            22 => {
+                let sinks = handles.sinks.lock().clone();
+                if let Some((stream, received)) = sinks.get(usize::from(which) % sinks.len().max(1))
+                {
+                    received.room.store(value.into(), Ordering::SeqCst);
+                    stream.resume();
+                }
+            }
             14 if value > 100 && !self.goes_on => connection.shutdown(value.into(), ""),
             15 if value > 200 && !self.goes_on => self.connection = None,
             _ => {}
@@ -477,7 +498,12 @@ impl Player<'_> {
                 if !sink.is_set.swap(true, Ordering::SeqCst) {
                     sink.bytes.store(offset, Ordering::SeqCst);
                     sink.room.store(value.into(), Ordering::SeqCst);
-                    assert!(reader.stream.set_sink(Box::new(Sink(sink))).is_ok());
+                    assert!(
+                        reader
+                            .stream
+                            .set_sink(Box::new(Sink { received: sink, stops: None }))
+                            .is_ok()
+                    );
                 }
             }
             5 => {

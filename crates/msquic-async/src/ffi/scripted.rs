@@ -318,7 +318,9 @@ pub(crate) fn settle() -> bool {
     for id in streams() {
         has_settled |= stream(id, StreamStep::Start(Status::SUCCESS));
         has_settled |= has_failed(id) && stream(id, StreamStep::Complete);
-        has_settled |= stream(id, StreamStep::SendComplete { canceled: false });
+        // Cancelled where that is possible.
+        has_settled |= stream(id, StreamStep::SendComplete { canceled: true })
+            || stream(id, StreamStep::SendComplete { canceled: false });
         let Account { left, .. } = account(id as u64);
         has_settled |= left > 0 && stream(id, StreamStep::Receive { count: 0, is_last: false });
         has_settled |= has_fin(id) && stream(id, StreamStep::PeerSendShutdown);

@@ -4,9 +4,11 @@ use crate::connection::ConnectionInner;
 use crate::ffi::scripted::{self, Account};
 use crate::ffi::slot::Slotted;
 use crate::{
-    Connection, ConnectionError, ReadStream, ReceiveEnd, ReceiveSink, Stream, WriteStream,
+    Connection, ConnectionError, ReadStream, ReceiveEnd, ReceiveSink, SinkStream, Stream,
+    WriteStream,
 };
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
@@ -21,6 +23,8 @@ pub(super) struct Handles {
     /// All that were opened and accepted, by number.
     all_readers: RefCell<Vec<(u64, Weak<Reader>)>>,
     all_writers: RefCell<Vec<(u64, Weak<Writer>)>>,
+    /// The streams of the peer whose sinks were made for them.
+    pub(super) sinks: Arc<Mutex<Vec<PeerSink>>>,
     /// Received bytes that are kept, with their offsets.
     pub(super) chunks: RefCell<Vec<(u64, Bytes)>>,
     /// Those that a listener has accepted, and further ones that were dialled.
@@ -54,23 +58,36 @@ pub(super) struct Received {
     pub(super) bytes: AtomicU64,
     pub(super) ends: AtomicUsize,
     pub(super) is_set: AtomicBool,
+    pub(super) is_stopped: AtomicBool,
     /// How many bytes it takes at once.
     pub(super) room: AtomicUsize,
 }
 
-pub(super) struct Sink(pub(super) Arc<Received>);
+/// A stream of the peer, and what its sink has received.
+type PeerSink = (SinkStream, Arc<Received>);
+
+pub(super) struct Sink {
+    pub(super) received: Arc<Received>,
+    /// The stream that it stops.
+    pub(super) stops: Option<SinkStream>,
+}
 
 impl ReceiveSink for Sink {
     fn receive(&mut self, data: &[u8]) -> usize {
-        assert_eq!(self.0.ends.load(Ordering::SeqCst), 0, "bytes after the end");
-        let taken = data.len().min(self.0.room.load(Ordering::SeqCst));
-        let offset = self.0.bytes.fetch_add(taken as u64, Ordering::SeqCst);
+        let received = &self.received;
+        assert_eq!(received.ends.load(Ordering::SeqCst), 0, "bytes after the end");
+        let taken = data.len().min(received.room.load(Ordering::SeqCst));
+        let offset = received.bytes.fetch_add(taken as u64, Ordering::SeqCst);
         check(&data[..taken], offset);
+        if let Some(stream) = self.stops.take() {
+            received.is_stopped.store(true, Ordering::SeqCst);
+            stream.stop(1);
+        }
         taken
     }
 
     fn end(&mut self, _: ReceiveEnd) {
-        assert_eq!(self.0.ends.fetch_add(1, Ordering::SeqCst), 0, "two ends");
+        assert_eq!(self.received.ends.fetch_add(1, Ordering::SeqCst), 0, "two ends");
     }
 }
 
@@ -158,13 +175,51 @@ impl Handles {
         }
     }
 
+    /// The sinks that were made for streams of the peer get all bytes, and the end.
+    pub(super) fn check_sinks(&self) {
+        let sinks = self.sinks.lock().clone();
+        for (stream, received) in sinks {
+            let account = scripted::account(stream.id());
+            let ends = received.ends.load(Ordering::SeqCst);
+            if account.is_receiving {
+                assert_eq!((account.left, account.held, ends), (0, 0, 0), "a sink is not resumed");
+            } else {
+                assert_eq!(ends, 1, "a sink has no end");
+            }
+            if !received.is_stopped.load(Ordering::SeqCst) {
+                let bytes = received.bytes.load(Ordering::SeqCst);
+                assert_eq!(bytes, account.received, "bytes are missing in a sink");
+            }
+            if account.is_complete {
+                scripted::wait_until_stream_closed(stream.id());
+            }
+        }
+    }
+
+    /// Resumes all sinks, which take everything from now on.
+    pub(super) fn resume_sinks(&self) {
+        for reader in &*self.readers.borrow() {
+            reader.sink.room.store(usize::MAX, Ordering::SeqCst);
+            reader.stream.resume();
+        }
+        let sinks = self.sinks.lock().clone();
+        for (stream, received) in sinks {
+            received.room.store(usize::MAX, Ordering::SeqCst);
+            stream.resume();
+        }
+    }
+
     /// Streams of the peer that wait to be accepted stay open, so that the peer gets no credit for others.
     pub(super) fn check_waiting(&self, connection: usize) {
         let (readers, writers) = (self.all_readers.borrow(), self.all_writers.borrow());
         for (id, is_closed) in scripted::ended_peer_streams(connection) {
             let id = id as u64;
-            let is_accepted =
-                readers.iter().any(|(it, _)| *it == id) || writers.iter().any(|(it, _)| *it == id);
+            let has_ended = |(stream, received): &PeerSink| {
+                stream.id() == id && received.ends.load(Ordering::SeqCst) > 0
+            };
+            let is_accepted = readers.iter().any(|(it, _)| *it == id)
+                || writers.iter().any(|(it, _)| *it == id)
+                || self.sinks.lock().iter().any(has_ended);
             assert!(is_accepted || !is_closed, "a stream is closed before it is accepted");
         }
     }

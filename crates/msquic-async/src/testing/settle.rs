@@ -25,9 +25,9 @@ impl Player<'_> {
             self.tasks.clear();
             self.end_connection();
         }
+        self.handles.resume_sinks();
+        self.handles.check_sinks();
         for reader in &*self.handles.readers.borrow() {
-            reader.sink.room.store(usize::MAX, Ordering::SeqCst);
-            reader.stream.resume();
             if reader.sink.is_set.load(Ordering::SeqCst) {
                 assert_eq!(reader.sink.ends.load(Ordering::SeqCst), 1, "a sink without an end");
             }
@@ -45,10 +45,7 @@ impl Player<'_> {
 
     /// On connections that go on, everything that is written is sent, and everything that arrives is read. Others end.
     fn settle(&mut self) {
-        for reader in &*self.handles.readers.borrow() {
-            reader.sink.room.store(usize::MAX, Ordering::SeqCst);
-            reader.stream.resume();
-        }
+        self.handles.resume_sinks();
         self.run();
         if self.reads_all {
             let readers = self.handles.readers.borrow().clone();
@@ -79,6 +76,7 @@ impl Player<'_> {
             );
         }
         self.check_readers();
+        self.handles.check_sinks();
         for writer in &*self.handles.writers.borrow() {
             writer.check();
             let Some(id) = writer.stream.id() else { continue };
