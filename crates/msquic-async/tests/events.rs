@@ -7,7 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 fn play_all(inputs: impl Iterator<Item = Vec<u8>>) {
-    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    // Signatures of issuers are not verified, which miri could not do.
+    let pem = include_bytes!("issued.pem");
+    let credential = NetCredential::from_pem(pem, TrustPolicy::Any).unwrap();
     for bytes in inputs {
         let played = catch_unwind(AssertUnwindSafe(|| play(&credential, &bytes)));
         assert!(played.is_ok(), "{bytes:?}");
@@ -16,10 +18,14 @@ fn play_all(inputs: impl Iterator<Item = Vec<u8>>) {
 
 #[test]
 fn orders_keep_what_is_promised() {
+    // miri takes about a second for each order.
+    let (each, orders) = if cfg!(miri) { (100, 10) } else { (1, 10_000) };
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/events");
-    play_all(fs::read_dir(corpus).unwrap().map(|input| fs::read(input.unwrap().path()).unwrap()));
+    let mut kept: Vec<_> = fs::read_dir(corpus).unwrap().map(|it| it.unwrap().path()).collect();
+    kept.sort();
+    play_all(kept.iter().step_by(each).map(|input| fs::read(input).unwrap()));
     let mut random = fastrand::Rng::with_seed(1);
-    play_all((0..10_000).map(|_| {
+    play_all((0..orders).map(|_| {
         let length = random.usize(..300);
         (0..length).map(|_| random.u8(..)).collect()
     }));
