@@ -3,7 +3,7 @@
 use crate::beside::Beside;
 use crate::demo::{self, Program};
 use crate::process::{self, Workspace};
-use crate::{attack, deny, fuzz, readme, simulate, tidy};
+use crate::{attack, deny, fuzz, miri, races, readme, simulate, tidy};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::process::Command;
@@ -119,10 +119,6 @@ const EXAMPLES: [&str; 11] = [
     "simulate",
 ];
 
-/// Filters for the tests that miri runs: what handles the bytes of peers.
-const INTERPRETED: [&str; 5] =
-    ["frame::", "record::", "receipts::", "unacknowledged::", "violations::"];
-
 /// Runs all steps, or those from the one with a name on, and stops at the first failure.
 pub(crate) fn run(workspace: &Workspace, from: Option<&str>) -> Result<()> {
     let mut steps = Steps { from: from.map(str::to_owned), ..Steps::default() };
@@ -142,6 +138,7 @@ pub(crate) fn run(workspace: &Workspace, from: Option<&str>) -> Result<()> {
     }
     fuzz(workspace, &mut steps)?; // which uses the directory of release builds too
     steps.beside("miri", &mut beside)?;
+    steps.beside("races", &mut beside)?;
     steps.function("copied binaries", "cargo xtask ci", || copied(workspace))?;
     if workspace.is_bundled() {
         measure(workspace, &mut steps)?;
@@ -305,34 +302,21 @@ fn beside(workspace: &Workspace) -> Result<Beside> {
     examples.arg("--examples");
     beside.add("release build of the examples", examples);
     beside.add("public interfaces", xtask(&["api"]));
-    match miri(workspace) {
-        Some(miri) => beside.add("miri", miri),
-        None => println!("\n== miri: SKIPPED, it is not installed (cargo xtask setup --nightly)"),
+    if miri::is_installed(workspace) {
+        beside.add("miri", xtask(&["miri"]));
+    } else {
+        println!("\n== miri: SKIPPED, it is not installed (cargo xtask setup --nightly)");
     }
     if workspace.is_bundled() {
+        if cfg!(target_os = "linux") && races::has_source() {
+            beside.add("races", xtask(&["races", "--short"]));
+        } else {
+            println!("\n== races: SKIPPED, it needs Linux and rust-src (cargo xtask setup)");
+        }
         beside.add("self-contained programs", xtask(&["readme", "--self-contained"]));
         beside.add("packages", xtask(&["package"]));
     }
     Ok(beside)
-}
-
-/// Returns tests of crates without msquic under miri, which detects undefined behaviour and leaks; `None` if it is not
-/// installed. It exists for nightly compilers only. Programs with the crate msquic do not start under it: miri rejects how
-/// its dependency ctor 0.4.3 registers a function for the end of the process.
-fn miri(workspace: &Workspace) -> Option<Command> {
-    let nightly = |args: &[&str]| {
-        let mut command = workspace.nightly(["miri"]);
-        command.args(args);
-        command
-    };
-    process::output(&mut nightly(&["--version"])).ok()?;
-    let mut test = nightly(&["test", "--lib"]);
-    // Property tests read a file, and a few cases are sufficient.
-    test.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("PROPTEST_CASES", "8");
-    test.args(["--package", "net-kit", "--package", "tcp-tls-transport"])
-        .arg("--")
-        .args(INTERPRETED);
-    Some(test)
 }
 
 /// Fuzzes each target for a few seconds, if that is possible.

@@ -24,6 +24,7 @@ mod figures;
 mod fuzz;
 mod handshakes;
 mod links;
+mod miri;
 mod msquic;
 mod msrv;
 mod observed;
@@ -80,8 +81,10 @@ enum Command {
     },
     /// Give the parsers of untrusted bytes inputs that reach new code (libFuzzer)
     Fuzz(fuzz::Options),
-    /// Look for data races with ThreadSanitizer; needs a nightly compiler with rust-src
-    Races,
+    /// Look for data races with ThreadSanitizer
+    Races(races::Options),
+    /// Look for undefined behaviour with miri
+    Miri,
     /// Run all tests with the newest libmsquic in the registry
     Nightly,
     /// Send a file between two processes over mutual TLS
@@ -175,6 +178,7 @@ impl Command {
             | Self::Patches
             | Self::Errors
             | Self::Portable
+            | Self::Miri
             | Self::Msrv { .. }
             | Self::Tidy
             | Self::Deny
@@ -184,7 +188,7 @@ impl Command {
             Self::Msquic(_) | Self::Nightly => Some(Build::Prefix),
             Self::Attack { .. }
             | Self::Fuzz(_)
-            | Self::Races
+            | Self::Races(_)
             | Self::Test(_)
             | Self::Ci { .. }
             | Self::Demo { .. }
@@ -231,7 +235,8 @@ fn run(options: &Options) -> Result<()> {
         }
         Command::Attack { linkage, options } => attack::run(&workspace(linkage)?, options),
         Command::Fuzz(options) => fuzz::run(&Workspace::new(None)?, options),
-        Command::Races => races::run(&Workspace::new(None)?),
+        Command::Races(options) => races::run(&Workspace::new(None)?, *options),
+        Command::Miri => miri::run(&Workspace::new(None)?),
         Command::Nightly => nightly(),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { render: true, .. } => performance::render(&Workspace::new(None)?.root),

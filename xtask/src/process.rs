@@ -6,6 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// The nightly Rust with miri. A newer miri rejects how parking_lot calls the kernel.
+pub(crate) const NIGHTLY: &str = "nightly-2026-05-20";
+
 /// The workspace, and the libmsquic that its packages link.
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
@@ -53,10 +56,10 @@ impl Workspace {
         self.clean(Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into())), args)
     }
 
-    /// Returns such a command with the nightly toolchain.
+    /// Returns such a command with [`NIGHTLY`].
     pub(crate) fn nightly<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut rustup = Command::new("rustup");
-        rustup.args(["run", "nightly", "cargo"]);
+        rustup.args(["run", NIGHTLY, "cargo"]);
         self.clean(rustup, args)
     }
 

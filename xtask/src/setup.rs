@@ -1,6 +1,6 @@
 //! `setup`: installs the tools that builds and tests need. Other commands only check that they exist.
 
-use crate::{msrv, process};
+use crate::{msrv, process, races};
 use anyhow::{Result, bail, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -160,7 +160,7 @@ pub(crate) struct Compilers {
     /// Also install the beta of Rust
     #[arg(long)]
     beta: bool,
-    /// Also install a nightly Rust with miri, which `ci` uses, and the source that `races` needs
+    /// Also install the nightly Rust whose miri `ci` uses
     #[arg(long)]
     nightly: bool,
 }
@@ -172,13 +172,17 @@ pub(crate) fn run(compilers: &Compilers) -> Result<()> {
         ensure!(is_optional, error);
         println!("setup: {error:#}\nsetup: the tests that need it are skipped");
     }
+    let source = ["component", "add", "rust-src"];
+    if !races::has_source() && process::run(Command::new("rustup").args(source)).is_err() {
+        println!("setup: rust-src is missing: the step `races` of `ci` is skipped");
+    }
     for (is_wanted, beta) in [(compilers.msrv, false), (compilers.beta, true)] {
         if is_wanted {
             msrv::install(beta)?;
         }
     }
     if compilers.nightly {
-        let install = ["toolchain", "install", "nightly", "--profile", "minimal"];
+        let install = ["toolchain", "install", process::NIGHTLY, "--profile", "minimal"];
         let components = ["--component", "miri,rust-src"];
         process::run(Command::new("rustup").args(install).args(components))?;
     }

@@ -12,7 +12,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("setup", "before the first build"),
             ("setup --msrv", "before `msrv`"),
             ("setup --beta", "before `msrv --beta`"),
-            ("setup --nightly", "before `races`; `ci` then uses miri"),
+            ("setup --nightly", "before `miri`; `ci` then uses it"),
         ],
     ),
     (
@@ -48,8 +48,12 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "races",
-        &[("races", "builds the standard library too, and takes a quarter of an hour or more")],
+        &[
+            ("races", "builds the standard library too, and takes a quarter of an hour or more"),
+            ("races --short", "a few tests, as in `ci`"),
+        ],
     ),
+    ("miri", &[("miri", "after `setup --nightly`; takes about four minutes")]),
     ("nightly", &[("nightly", "builds two libraries, and takes an hour or more")]),
     (
         "demo",
