@@ -329,7 +329,7 @@ impl<B: Backend> NetConnection for Connection<B> {
         let queued = self.queue_pieces(size, pieces, lane).await;
         queued.map_err(SendAckedError::NotSent)?;
         expected.queued();
-        match select(pin!(expected.receipt()), ended).await {
+        match select(pin!(expected.receipt()), pin!(session.read_out())).await {
             Either::Left((receipt, _)) => receipt,
             Either::Right((reason, _)) => Err(SendAckedError::Unknown(SendError::Closed(reason))),
         }

@@ -358,6 +358,23 @@ impl<B: Backend> Session<B> {
         received
     }
 
+    /// Waits until the connection has ended and what arrived before was read, and returns the reason. Messages
+    /// are not read while the inbox is full, for which it waits 1 s.
+    pub(super) async fn read_out(&self) -> CloseReason {
+        let reason = self.ended().await;
+        let drained = async {
+            loop {
+                let taken = self.taken.notified();
+                if self.is_drained.load(Ordering::Acquire) {
+                    return;
+                }
+                taken.await;
+            }
+        };
+        let _is_full = timeout(FULL_INBOX_TIMEOUT, drained).await;
+        reason
+    }
+
     /// Queues the receipts for messages that `recv` has returned.
     pub(super) fn send_due_receipts(&self) {
         for number in self.inbox.take_due() {

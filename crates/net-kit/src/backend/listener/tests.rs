@@ -1,26 +1,31 @@
-//! A listener at which attempts arrive faster than it refuses them.
+//! A listener at which attempts arrive faster than it refuses them, and a connection that ends at once.
 
 use super::*;
 use crate::admission::Place;
 use crate::backend::{PeerQuestion, Secured, Session, Transport};
+use crate::facts::ConnectionFacts;
 use crate::handshake::Handshake;
 use crate::options::tests::Config;
+use crate::outbox::Work;
+use crate::receipts::Control;
 use crate::tls::TlsIdentity;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use net_traits::{CloseOutcome, ConnectError, Limit, NetTransport, RequestError};
+use net_traits::{
+    CloseOutcome, CloseReason, ConnectError, Limit, NetConnection, NetTransport, RequestError,
+};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A backend whose attempts have all arrived. None becomes a connection.
+/// A backend whose attempts have all arrived. None becomes a connection; what it dials does.
 struct Flood;
 
 /// How many attempts there are, more than a task may refuse without yielding.
 const ATTEMPTS: u64 = 10_000;
 
-#[expect(unused_variables, reason = "there is no connection")]
+#[expect(unused_variables, reason = "there is no network")]
 impl Backend for Flood {
     const NAME: &'static str = "flood";
     const CONFIRMED: CloseOutcome = CloseOutcome::Acknowledged;
@@ -28,8 +33,8 @@ impl Backend for Flood {
     type Config = Config;
     type Socket = Arc<AtomicU64>;
     type Attempt = ();
-    type Native = Infallible;
-    type Io = Infallible;
+    type Native = ();
+    type Io = ();
     type Question = Infallible;
 
     fn new(_: &Config) -> Self {
@@ -73,10 +78,24 @@ impl Backend for Flood {
         identity: &TlsIdentity,
         handshake: &Handshake,
     ) -> Result<Secured<Self>, ConnectError> {
-        unreachable!()
+        let (local, remote) = (([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into());
+        let own = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+        let peer = TrustPolicy::Any.verify(own.certificate_chain().first()).unwrap();
+        let facts =
+            ConnectionFacts::new(local, remote, own.identity(), peer, None, "test/1".into());
+        Ok(Secured { native: (), io: (), facts: facts.with_receipts(true) })
     }
 
-    async fn drive(session: Arc<Session<Self>>, io: Infallible, handshake: Handshake) {}
+    /// Reads a receipt for the first message after it has found the end of the connection.
+    async fn drive(session: Arc<Session<Self>>, (): (), handshake: Handshake) {
+        let Work::Frame(_) = session.lane().work().await else { panic!("no message") };
+        session.end(CloseReason::TimedOut);
+        for _ in 0..10 {
+            coop::yield_now().await;
+        }
+        session.on_control(Control::Receipt { number: 1, is_taken: true });
+        session.drained();
+    }
 
     fn abort(session: &Session<Self>, code: u64, reason: &str) {}
 
@@ -128,6 +147,16 @@ async fn accept_in_a_flood() {
         coop::yield_now().await; // a runtime gives the task a new budget
     }
     assert_eq!(refused, ATTEMPTS);
+}
+
+#[tokio::test]
+async fn a_receipt_that_arrived_with_the_end_counts() {
+    let transport = Transport::<Flood>::new();
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let dial = transport.connect(([127, 0, 0, 1], 2).into(), &["test/1"], credential);
+    let connection = dial.await.unwrap();
+    let sent = tokio::spawn(async move { connection.send_acked("taken".into()).await });
+    assert_eq!(sent.await.unwrap(), Ok(()));
 }
 
 #[tokio::test]
