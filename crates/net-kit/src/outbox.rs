@@ -397,23 +397,20 @@ impl Outbox {
 
     /// Records that a stream is lost and the outbox continues with another one. Unconfirmed
     /// messages that were written to it are lost, and so is the `begun` one. If there are any, calls
-    /// `on_loss`, and each waiting [`push`](Self::push) returns `error`; if none waits, the next one
-    /// or the next [`try_push`](Self::try_push) does, once.
+    /// `on_loss`, before a flush can find them settled, and each waiting [`push`](Self::push) returns
+    /// `error`; if none waits, the next one or the next [`try_push`](Self::try_push) does, once.
     pub fn report(&self, begun: Option<&Frame>, error: SendError, on_loss: impl FnOnce()) {
-        let is_loss = {
+        {
             let state = &mut *self.state.lock();
             begun.into_iter().for_each(|frame| state.wrote_frame(frame));
             state.confirmation.settle(state.written);
             let (messages, bytes) = std::mem::take(&mut state.unacknowledged).totals();
             if messages > 0 {
+                on_loss();
                 state.lost = (state.lost.0 + messages, state.lost.1 + bytes);
                 state.report = Some(error.clone());
                 state.reported = (state.reported.0 + 1, Some(error));
             }
-            messages > 0
-        };
-        if is_loss {
-            on_loss();
         }
         self.room.notify_waiters();
         self.written.notify_waiters();
