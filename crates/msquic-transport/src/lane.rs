@@ -184,10 +184,10 @@ impl Lane {
         };
         let flush = open.flush();
         let flushed = unless_stuck(connection, &open, timeouts, flush).await?;
-        // What is acknowledged may be refused.
-        if let Some(code) = unconstrained(stopped(&open)).now_or_never() {
-            let _ = self.replace(&open, WriteError::Stopped(code)); // records a loss
-        }
+        let flushed = match stop_code(&open) {
+            Some(code) if unconfirmed(&open).0 > 0 => Err(WriteError::Stopped(code)),
+            _ => flushed,
+        };
         match flushed.or_else(|error| self.replace(&open, error)) {
             Err(QueueError::Stopped(_)) => Ok(()),
             flushed => flushed,
@@ -209,8 +209,7 @@ impl Lane {
     /// Removes a broken stream; `Ok` if no message is lost and another stream may succeed.
     fn replace(&self, broken: &Arc<WriteStream>, error: WriteError) -> Result<(), QueueError> {
         let unconfirmed = unconfirmed(broken);
-        // A message that is too long for the peer may be acknowledged before the peer refuses it.
-        let is_loss = |code| unconfirmed.0 > 0 || code == STREAM_CODE_MESSAGE_TOO_LARGE;
+        let is_loss = unconfirmed.0 > 0;
         {
             let mut slot = self.slot.lock();
             match &*slot {
@@ -219,7 +218,7 @@ impl Lane {
                     let mut lost = self.lost.lock();
                     *lost = sum(*lost, unconfirmed);
                     if let WriteError::Stopped(code) = error
-                        && is_loss(code)
+                        && is_loss
                     {
                         self.loss_reports.record(code);
                     }
@@ -233,7 +232,7 @@ impl Lane {
                 if let Some(receipts) = &self.receipts {
                     receipts.lost(number(broken), &SendError::Stopped { code });
                 }
-                if is_loss(code) { Err(QueueError::Stopped(code)) } else { Ok(()) }
+                if is_loss { Err(QueueError::Stopped(code)) } else { Ok(()) }
             }
             WriteError::ConnectionLost(_) => Err(QueueError::Connection),
             WriteError::Closed => Ok(()),
@@ -322,10 +321,17 @@ pub(crate) fn number(open: &WriteStream) -> u64 {
     open.id().unwrap_or(u64::MAX) // it is open
 }
 
-/// Returns how many messages the peer has not acknowledged, at most, and their bytes without headers.
+/// Returns how many messages the peer has not acknowledged, at most, and their bytes without headers. One
+/// that is too long for the peer may be acknowledged before the peer refuses it: then it is one at least.
 fn unconfirmed(open: &WriteStream) -> (u64, u64) {
     let (messages, bytes) = open.pending_writes();
-    (messages, bytes.saturating_sub(messages * HEADER as u64))
+    let is_refused = stop_code(open) == Some(STREAM_CODE_MESSAGE_TOO_LARGE);
+    (messages.max(is_refused.into()), bytes.saturating_sub(messages * HEADER as u64))
+}
+
+/// Returns the code with which the peer has stopped the stream.
+fn stop_code(open: &WriteStream) -> Option<u64> {
+    unconstrained(stopped(open)).now_or_never()
 }
 
 /// Waits until the peer stops the stream, and returns its code. Never resolves if the connection
