@@ -62,7 +62,10 @@ impl<T: NetTransport> Inner<T> {
         loop {
             match connection.recv().await {
                 Ok(_) => messages += 1,
-                Err(RecvError::Closed(_)) => break,
+                Err(RecvError::Closed(end)) => {
+                    messages += u64::from(has_dropped(&end));
+                    break;
+                }
                 Err(error) => self.receive_failed(peer, error, 1),
             }
         }
