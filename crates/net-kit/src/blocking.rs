@@ -57,7 +57,12 @@ impl fmt::Debug for State {
 
 impl Threads {
     /// Describes at most `max` threads with this name. None is started.
+    ///
+    /// # Panics
+    ///
+    /// `max` is 0.
     pub const fn new(name: &'static str, max: usize) -> Self {
+        assert!(max > 0, "no job would run");
         let state = State { jobs: BTreeMap::new(), next: 0, threads: 0, idle: 0 };
         Self { name, max, state: Mutex::new(state), has_job: Condvar::new() }
     }

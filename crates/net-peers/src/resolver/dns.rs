@@ -1,6 +1,6 @@
 //! `DnsResolver`: looks up the addresses of a name, or of the targets of a service.
 
-use super::{Endpoint, ResolveError, Resolver, THREADS};
+use super::{Endpoint, ResolveError, Resolver};
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use hickory_resolver::TokioResolver;
@@ -8,10 +8,14 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfi
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
+use net_kit::blocking::Threads;
 use net_traits::Cause;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
+
+/// The thread that reads the configuration of the system.
+static SYSTEM: Threads = Threads::new("net-peers-dns", 1);
 
 /// The bounds of the time between two lookups.
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -151,7 +155,7 @@ impl Resolver for DnsResolver {
         if self.resolver.is_none() {
             let servers = self.name_servers.clone();
             // The configuration of the system is read from files.
-            let created = THREADS.run(move || create(servers)).await;
+            let created = SYSTEM.run(move || create(servers)).await;
             let created = created.map_err(|error| ResolveError::Other(Cause::new(error)))?;
             self.resolver = Some(created.map_err(|error| failed(&self.name, error))?);
         }

@@ -1,13 +1,17 @@
 //! `FileResolver`: reads the endpoints from a file, periodically.
 
-use super::{Endpoint, ResolveError, Resolver, THREADS};
+use super::{Endpoint, ResolveError, Resolver};
 use async_trait::async_trait;
+use net_kit::blocking::Threads;
 use net_traits::Cause;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::sleep;
+
+/// The threads that read files. A file whose server does not answer occupies one for ever.
+static FILES: Threads = Threads::new("net-peers-files", 128);
 
 /// How often the file is read.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -53,7 +57,7 @@ impl Resolver for FileResolver {
             }
             let last = self.last.take();
             let path = self.path.clone();
-            let text = match THREADS.run(move || read(&path)).await {
+            let text = match FILES.run(move || read(&path)).await {
                 Ok(text) => text?,
                 Err(error) => return Err(ResolveError::Other(Cause::new(error))),
             };

@@ -10,7 +10,6 @@ pub use dns::DnsResolver;
 pub use file::FileResolver;
 
 use async_trait::async_trait;
-use net_kit::blocking::Threads;
 use net_traits::{Cause, CertHash};
 use std::fmt;
 use std::future::pending;
@@ -18,9 +17,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use tokio::sync::watch;
-
-/// The threads that read files.
-static THREADS: Threads = Threads::new("net-peers", 8);
 
 /// Supplies a pool with the addresses of its peers.
 ///
