@@ -308,10 +308,10 @@ fn beside(workspace: &Workspace) -> Result<Beside> {
         println!("\n== miri: SKIPPED, it is not installed (cargo xtask setup --nightly)");
     }
     if workspace.is_bundled() {
-        if cfg!(target_os = "linux") && races::has_source() {
+        if races::is_possible() {
             beside.add("races", xtask(&["races", "--short"]));
         } else {
-            println!("\n== races: SKIPPED, it needs Linux and rust-src (cargo xtask setup)");
+            println!("\n== races: SKIPPED, see cargo xtask races");
         }
         beside.add("self-contained programs", xtask(&["readme", "--self-contained"]));
         beside.add("packages", xtask(&["package"]));

@@ -8,7 +8,7 @@ use crate::process::{self, Workspace};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Options of the tests.
@@ -41,14 +41,32 @@ const IGNORED: &str =
 
 /// Returns whether the source of the standard library is installed.
 pub(crate) fn has_source() -> bool {
-    let sysroot = process::output(Command::new("rustc").args(["--print", "sysroot"]));
-    let source = |sysroot: String| Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library");
-    sysroot.is_ok_and(|sysroot| source(sysroot).exists())
+    rustlib().is_ok_and(|rustlib| rustlib.join("src/rust/library").exists())
+}
+
+/// Returns whether the compiler has ThreadSanitizer, and the source that it needs.
+pub(crate) fn is_possible() -> bool {
+    let has_runtime = || -> Result<bool> {
+        let libraries = fs::read_dir(rustlib()?.join(process::host()?).join("lib"))?;
+        let mut names =
+            libraries.filter_map(|library| library.ok()?.file_name().into_string().ok());
+        Ok(names.any(|name| name.contains("tsan")))
+    };
+    cfg!(target_os = "linux") && has_source() && has_runtime().unwrap_or(false)
+}
+
+/// Returns the folder of the compiler's libraries.
+fn rustlib() -> Result<PathBuf> {
+    let sysroot = process::output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    Ok(Path::new(sysroot.trim()).join("lib/rustlib"))
 }
 
 /// Runs the tests. A race fails them, and is printed with both accesses.
 pub(crate) fn run(workspace: &Workspace, options: Options) -> Result<()> {
-    ensure!(has_source(), "missing: rust-src; run `cargo xtask setup`");
+    ensure!(
+        is_possible(),
+        "missing: Linux, ThreadSanitizer in this compiler, or rust-src (`cargo xtask setup`)"
+    );
     let (host, target) = (process::host()?, workspace.target.join("races"));
     fs::create_dir_all(&target).context("cannot create the target directory")?;
     let ignored = target.join("ignored");
