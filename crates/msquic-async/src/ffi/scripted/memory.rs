@@ -52,7 +52,8 @@ impl Memory {
         let mut buffers = Vec::new();
         while start < end {
             let next = if start < middle { middle } else { end }.min((start / BLOCK + 1) * BLOCK);
-            let first = self.blocks[start / BLOCK][start % BLOCK].as_ptr();
+            let block = self.blocks[start / BLOCK].as_ptr().cast::<u8>().cast_mut();
+            let first = block.wrapping_add(start % BLOCK);
             buffers.push(QUIC_BUFFER { Length: (next - start) as u32, Buffer: first });
             start = next;
         }
