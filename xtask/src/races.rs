@@ -34,10 +34,13 @@ const SHORT: [&str; 1] = ["ffi::contract::"];
 const SKIPPED: [&str; 2] = ["--skip", "memory_of_closed_connections_is_given_back"];
 
 /// What is not reported: races of which one access is in libmsquic's own code, since it reads flags, and counters of
-/// its assertions, without a lock while other threads change them; and what the tasks of tokio's sockets find by a
-/// pointer that the kernel returns, which orders nothing for ThreadSanitizer.
-const IGNORED: &str =
-    "race_top:/out/source/src/\nrace:tokio::runtime::io::scheduled_io::ScheduledIo\n";
+/// its assertions, without a lock while other threads change them; what the tasks of tokio's sockets find by a pointer
+/// that the kernel returns, which orders nothing for ThreadSanitizer; and the features of the processor, which several
+/// threads of ring may store, each the same, while its C code reads them.
+const IGNORED: &str = "race_top:/out/source/src/
+race:tokio::runtime::io::scheduled_io::ScheduledIo
+race:ring::cpu::
+";
 
 /// Returns whether the source of the standard library is installed.
 pub(crate) fn has_source() -> bool {
