@@ -6,7 +6,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 use tracing::field::{Field, Visit};
@@ -94,10 +95,21 @@ pub(crate) fn test(transport: &'static str, is_paused: bool, test: impl Future<O
     });
     let lock = TESTS.lock().unwrap().entry(transport).or_default().clone();
     let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    await_closed(transport);
     let mut runtime =
         if is_paused { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     let runtime = runtime.enable_all().start_paused(is_paused).build().unwrap();
     runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
+}
+
+/// Waits until the connections of earlier tests are closed: some threads outlive the runtime of a test.
+fn await_closed(transport: &str) {
+    let is_open = || values("net_connections_open", transport).get("").is_some_and(|it| *it > 0.0);
+    let end = Instant::now() + HANG;
+    while is_open() {
+        assert!(Instant::now() < end, "connections of an earlier test stay open");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Makes msquic run inside a runtime, on a thread of its own, if the variable `MSQUIC_TRANSPORT_DRIVEN` is set.
@@ -109,7 +121,7 @@ fn drive_if_wanted() {
     {
         let driver = msquic_transport::ExecutionDriver::install().unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        std::thread::spawn(move || runtime.block_on(msquic_transport::drive(driver)));
+        thread::spawn(move || runtime.block_on(msquic_transport::drive(driver)));
     }
     #[cfg(not(all(feature = "driver", target_os = "linux")))]
     panic!("the feature `driver` is missing");
