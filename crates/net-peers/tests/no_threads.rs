@@ -2,35 +2,8 @@
 #![cfg(target_os = "linux")]
 
 use net_peers::{FileResolver, ResolveError, Resolver};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::process::Command;
+use net_traits_test::{is_in_own_process, without_threads};
 use std::time::Duration;
-
-/// Returns whether this is the process of the test, whose limits it may lower. The first call starts that and
-/// returns false after its end.
-fn is_alone(test: &str) -> bool {
-    if std::env::var_os(test).is_some() {
-        return true;
-    }
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    let output = child.env(test, "1").args(["--exact", test, "--nocapture"]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    false
-}
-
-/// Runs `operations` without memory for another thread.
-async fn without_threads(operations: impl AsyncFnOnce()) {
-    let limit = getrlimit(Resource::As);
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
-    // Each thread has a stack of 2 MiB or more.
-    let current = Some(pages * rustix::param::page_size() as u64 + 1024 * 1024);
-    setrlimit(Resource::As, Rlimit { current, ..limit }).unwrap();
-    // The stack of a thread that has ended may be used again, by a smaller one.
-    assert!(std::thread::Builder::new().stack_size(64 << 20).spawn(|| ()).is_err());
-    operations().await;
-    setrlimit(Resource::As, limit).unwrap();
-}
 
 async fn resolve(resolvers: &mut [Box<dyn Resolver>], is_ok: bool) {
     for resolver in resolvers {
@@ -43,7 +16,7 @@ async fn resolve(resolvers: &mut [Box<dyn Resolver>], is_ok: bool) {
 
 #[test]
 fn without_memory_for_a_thread_a_resolver_fails_until_there_is_memory() {
-    if !is_alone("without_memory_for_a_thread_a_resolver_fails_until_there_is_memory") {
+    if !is_in_own_process("without_memory_for_a_thread_a_resolver_fails_until_there_is_memory") {
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -49,6 +49,8 @@ mod harness;
 pub mod key_log;
 mod limits;
 pub mod memory;
+#[cfg(target_os = "linux")]
+mod no_threads;
 mod own_network;
 pub mod random;
 mod relay;
@@ -59,6 +61,8 @@ pub use checked::Checked;
 pub use conformance::{Behaviour, Capability, Roles, behaviours, run};
 pub use harness::{Harness, Path, RawPeer};
 pub use limits::Limits;
+#[cfg(target_os = "linux")]
+pub use no_threads::{is_in_own_process, without_threads};
 pub use own_network::in_own_network;
 pub use relay::Relay;
 pub use stage::{Pair, Stage};
